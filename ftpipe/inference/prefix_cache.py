@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,11 +16,18 @@ PREFIX_BLOCK_TOKENS = 32
 """Prompts share whole blocks, counted from the first token. Attention to a prompt is computed block by block, so that
 a block has the same keys and values whether it is computed or taken from the cache."""
 
-_Key: TypeAlias = tuple[Path | None, tuple[int, ...]]
+_Key: TypeAlias = tuple[Path | int | None, tuple[int, ...]]
+"""The number of the block before, or the adapter of a first block; and the ids of the block."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    number: int
+    pairs: torch.Tensor
 
 
 class PrefixCache:
-    """Blocks of prompts, by the adapter and all ids up to the end of the block; the least recently used goes first.
+    """Blocks of prompts, each behind the one before it; the least recently used goes first.
 
     Args:
         max_bytes: Of all blocks.
@@ -26,21 +35,15 @@ class PrefixCache:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._blocks: OrderedDict[_Key, torch.Tensor] = OrderedDict()
+        self._blocks: OrderedDict[_Key, _Block] = OrderedDict()
+        self._numbers = itertools.count()
         self.bytes = 0
 
     def find(self, adapter: Path | None, prompt: Sequence[int]) -> list[torch.Tensor]:
         """The blocks at the beginning of a prompt that are in the cache; its last token is never among them."""
-        blocks: list[torch.Tensor] = []
-        for end in range(PREFIX_BLOCK_TOKENS, len(prompt), PREFIX_BLOCK_TOKENS):
-            key = (adapter, tuple(prompt[:end]))
-            if key not in self._blocks:
-                break
-            blocks.append(self._blocks[key])
-        # a block is of no use without those before it, so they are younger
-        for count in range(len(blocks), 0, -1):
-            self._blocks.move_to_end((adapter, tuple(prompt[: count * PREFIX_BLOCK_TOKENS])))
-        return blocks
+        found = list(self._find(adapter, prompt, len(prompt) - 1))
+        self._touch([key for key, _ in found])
+        return [block.pairs for _, block in found]
 
     def add(self, adapter: Path | None, prompt: Sequence[int], slot: torch.Tensor, length: int) -> None:
         """Copy the whole blocks among the first tokens of a prompt.
@@ -51,14 +54,33 @@ class PrefixCache:
             slot: Keys and values, from ``KeyValueSlots``.
             length: Number of tokens that are computed.
         """
-        for end in range(length - length % PREFIX_BLOCK_TOKENS, 0, -PREFIX_BLOCK_TOKENS):
-            key = (adapter, tuple(prompt[:end]))
-            if key in self._blocks:
-                self._blocks.move_to_end(key)
-                continue
-            block = slot[..., end - PREFIX_BLOCK_TOKENS : end, :].clone()
-            self._blocks[key] = block
-            self.bytes += block.nbytes
+        found = list(self._find(adapter, prompt, length))
+        keys = [key for key, _ in found]
+        before: Path | int | None = found[-1][1].number if found else adapter
+        for start in range(len(found) * PREFIX_BLOCK_TOKENS, length - PREFIX_BLOCK_TOKENS + 1, PREFIX_BLOCK_TOKENS):
+            end = start + PREFIX_BLOCK_TOKENS
+            block = _Block(next(self._numbers), slot[..., start:end, :].clone())
+            keys.append((before, tuple(prompt[start:end])))
+            self._blocks[keys[-1]] = block
+            self.bytes += block.pairs.nbytes
+            before = block.number
+        self._touch(keys)
         while self.bytes > self._max_bytes:
             _, dropped = self._blocks.popitem(last=False)
-            self.bytes -= dropped.nbytes
+            self.bytes -= dropped.pairs.nbytes
+
+    def _find(self, adapter: Path | None, prompt: Sequence[int], length: int) -> Iterator[tuple[_Key, _Block]]:
+        """The blocks in the cache that a prompt begins with, up to a length."""
+        before: Path | int | None = adapter
+        for start in range(0, length - PREFIX_BLOCK_TOKENS + 1, PREFIX_BLOCK_TOKENS):
+            key = (before, tuple(prompt[start : start + PREFIX_BLOCK_TOKENS]))
+            block = self._blocks.get(key)
+            if block is None:
+                return
+            yield key, block
+            before = block.number
+
+    def _touch(self, keys: Sequence[_Key]) -> None:
+        """Mark blocks as used last; one is of no use without those before it, so they stay longer."""
+        for key in reversed(keys):
+            self._blocks.move_to_end(key)

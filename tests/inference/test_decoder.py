@@ -14,7 +14,7 @@ from ftpipe.inference.decoder import Decoder, padded_rows
 from ftpipe.inference.decoder_weights import is_supported
 from ftpipe.inference.key_value_slots import MIN_SLOT_TOKENS
 from ftpipe.inference.packed_linear import pack_linear
-from ftpipe.inference.prefix_cache import PREFIX_BLOCK_TOKENS
+from ftpipe.inference.prefix_cache import PREFIX_BLOCK_TOKENS, PrefixCache
 from ftpipe.inference.transformers_model import TransformersModel
 from ftpipe.modeling.device import DeviceConfig
 from ftpipe.modeling.loading import load_base, quiet_peft
@@ -183,6 +183,29 @@ def test_decoder_prefix_cache_is_bounded(base: Path) -> None:
     for _ in range(20):
         run_alone(decoder, None, [numbers.randrange(250) for _ in range(200)], tokens=1)
         assert 0 < decoder.prefixes.bytes <= 200_000
+
+
+def test_prefix_cache_drops_the_ends_of_prompts_before_their_beginnings() -> None:
+    """Of those that were used least recently; an adapter has its own blocks."""
+    import torch
+
+    first, second, third, fourth, last = ([number] * PREFIX_BLOCK_TOKENS for number in range(5))
+    slot = torch.arange(2.0 * PREFIX_BLOCK_TOKENS)[:, None].expand(1, 2, 1, -1, 1)
+    cache = PrefixCache(3 * slot[..., :PREFIX_BLOCK_TOKENS, :].nbytes)
+
+    def count(*blocks: list[int], adapter: Path | None = None) -> int:
+        return len(cache.find(adapter, [*(id_ for block in blocks for id_ in block), 9]))
+
+    for end in (second, third):
+        cache.add(None, [*first, *end], slot, 2 * PREFIX_BLOCK_TOKENS)
+    assert (count(first, second), count(first, third)) == (2, 2)
+    assert (count(first, adapter=Path("a")), count(second)) == (0, 0)
+    assert torch.equal(torch.cat(cache.find(None, [*first, *third, 9]), -2), slot)
+    cache.add(None, fourth, slot, PREFIX_BLOCK_TOKENS)
+    assert (count(first, second), count(first, third), count(fourth)) == (1, 2, 1)
+    count(first, third)
+    cache.add(Path("a"), last, slot, PREFIX_BLOCK_TOKENS)
+    assert (count(first, third), count(fourth), count(last, adapter=Path("a"))) == (2, 0, 1)
 
 
 def test_decoder_frees_memory_of_closed_sequences(base: Path) -> None:
