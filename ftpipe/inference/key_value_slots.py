@@ -135,8 +135,9 @@ class KeyValueSlots:
 
     def open(self, sequence: BatchSequence) -> None:
         """Give a sequence a slot in which its prompt fits."""
-        self._pool_of[sequence] = pool = self._pool(len(sequence.prompt))
+        pool = self._pool(len(sequence.prompt))
         pool.add(sequence)
+        self._pool_of[sequence] = pool
 
     def close(self, sequence: BatchSequence) -> None:
         """Free the slot of a sequence; does nothing if it has none."""
