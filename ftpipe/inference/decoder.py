@@ -113,31 +113,29 @@ class Decoder:
         import torch
 
         own = [sequence for sequence in sequences if sequence not in self._others]
+        others = [sequence for sequence in sequences if sequence in self._others]
         results: dict[BatchSequence, torch.Tensor | None] = {}
+        if others:  # first: after an error the scheduler computes each sequence by itself that was not computed yet
+            results |= zip(others, self._get_other().prefill(others, chunks=chunks), strict=True)
         if own:
             with torch.inference_mode():
-                results = self._prefill(own, chunks)
-        if len(own) < len(sequences):
-            others = [sequence for sequence in sequences if sequence in self._others]
-            results |= zip(others, self._get_other().prefill(others, chunks=chunks), strict=True)
+                results |= self._prefill(own, chunks)
         return [results[sequence] for sequence in sequences]
 
     def decode(self, sequences: Sequence[BatchSequence], tokens: Sequence[int]) -> torch.Tensor:
         """See ``BatchModel``."""
         import torch
 
-        own = [index for index, sequence in enumerate(sequences) if sequence not in self._others]
-        if len(own) == len(sequences):
+        others = [index for index, sequence in enumerate(sequences) if sequence in self._others]
+        if not others:
             with torch.inference_mode():
                 return self._decode(list(sequences), list(tokens))
         logits = torch.empty(len(sequences), self.vocabulary_size)
+        logits[others] = self._get_other().decode([sequences[i] for i in others], [tokens[i] for i in others])
+        own = [index for index, sequence in enumerate(sequences) if sequence not in self._others]
         if own:
             with torch.inference_mode():
-                logits[own] = self._decode([sequences[index] for index in own], [tokens[index] for index in own])
-        others = [index for index, sequence in enumerate(sequences) if sequence in self._others]
-        if others:
-            rows = self._get_other().decode([sequences[i] for i in others], [tokens[i] for i in others])
-            logits[others] = rows
+                logits[own] = self._decode([sequences[i] for i in own], [tokens[i] for i in own])
         return logits
 
     def close_sequence(self, sequence: BatchSequence) -> None:

@@ -12,7 +12,7 @@ from ftpipe.errors import NotFoundError
 from ftpipe.inference.batch_model import PREFILL_CHUNK_TOKENS, BatchSequence, Precision
 from ftpipe.inference.decoder import Decoder, padded_rows
 from ftpipe.inference.decoder_weights import is_supported
-from ftpipe.inference.key_value_slots import MIN_SLOT_TOKENS
+from ftpipe.inference.key_value_slots import MIN_SLOT_TOKENS, SlotPool
 from ftpipe.inference.packed_linear import pack_linear
 from ftpipe.inference.prefix_cache import PREFIX_BLOCK_TOKENS, PrefixCache
 from ftpipe.inference.transformers_model import TransformersModel
@@ -228,6 +228,19 @@ def test_decoder_bounds_memory_of_open_sequences(base: Path) -> None:
     assert decoder.has_room(10)
 
 
+def test_decoder_sequence_that_cannot_be_opened_takes_no_memory(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = make_decoder(base, max_key_value_bytes=1 << 20)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("you tried to allocate too many bytes")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SlotPool, "_resize", fail)
+        with pytest.raises(RuntimeError, match="too many"):
+            decoder.open_sequence(None, [1, 2], 1 << 20)
+    assert decoder.has_room(1 << 40)
+
+
 @pytest.fixture(scope="module")
 def dora(base: Path) -> Path:
     """An adapter that is more than two matrices."""
@@ -241,6 +254,28 @@ def test_decoder_leaves_other_adapters_to_peft(base: Path, dora: Path) -> None:
     together = run_together(decoder, requests, tokens=5)
     transformers_model = TransformersModel(load_base(base, DeviceConfig("cpu", "float32")))
     assert together == [run_alone(transformers_model, adapter, ids, tokens=5) for adapter, ids in requests]
+
+
+def test_decoder_error_of_an_adapter_of_peft_leaves_others_to_be_computed(base: Path, dora: Path) -> None:
+    """Neither in their prompts nor between two tokens; the adapter's files may have been deleted meanwhile."""
+    decoder = make_decoder(base)
+    bad, good = (decoder.open_sequence(adapter, [1, 2, 3], 9) for adapter in (dora, None))
+    expected = run_alone(make_decoder(base), None, [1, 2, 3], tokens=2)
+
+    def fail(*_: object, **__: object) -> None:
+        raise NotFoundError("the adapter lacks its files", "train it again")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransformersModel, "prefill", fail)
+        patch.setattr(TransformersModel, "decode", fail)
+        with pytest.raises(NotFoundError):
+            decoder.prefill([good, bad])
+        (logits,) = decoder.prefill([good])
+        assert logits is not None
+        assert int(logits.argmax()) == expected[0]
+        with pytest.raises(NotFoundError):
+            decoder.decode([good, bad], [expected[0], 1])
+        assert int(decoder.decode([good], [expected[0]]).argmax()) == expected[1]
 
 
 @pytest.mark.parametrize("changes", [{"use_rslora": True}, {"target_modules": ["v_proj", "up_proj", "o_proj"]}])
