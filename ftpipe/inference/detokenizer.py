@@ -84,6 +84,11 @@ class Delta:
     """Of the first piece, if they are requested; the first one's log-probability is 0."""
 
 
+def partial_suffix_length(text: str, mark: str) -> int:
+    """Number of characters at the end of a text that may be the start of ``mark``."""
+    return next((size for size in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:size])), 0)
+
+
 class IncrementalDetokenizer:
     """Turns tokens into text: complete characters only, and nothing that may be the start of a stop string.
 
@@ -125,7 +130,8 @@ class IncrementalDetokenizer:
             self.has_stopped = True
             self._pending = self._pending[: min(positions)]
             return self._release(len(self._pending))
-        return self._release(len(self._pending) - self._partial_stop_length())
+        partial = max((partial_suffix_length(self._pending, text) for text in self._stop_strings), default=0)
+        return self._release(len(self._pending) - partial)
 
     def flush(self) -> Delta:
         """The remaining text, at the end of the answer."""
@@ -144,15 +150,6 @@ class IncrementalDetokenizer:
         if not self._pending:
             logprobs, self._logprobs = self._logprobs, ()
         return Delta(released, logprobs)
-
-    def _partial_stop_length(self) -> int:
-        """Number of characters at the end that may be the start of a stop string."""
-        longest = 0
-        for text in self._stop_strings:
-            for size in range(1, len(text)):
-                if self._pending.endswith(text[:size]):
-                    longest = max(longest, size)
-        return longest
 
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))

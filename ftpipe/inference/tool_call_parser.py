@@ -14,6 +14,7 @@ from typing import Any
 
 import regex
 
+from ftpipe.inference.detokenizer import partial_suffix_length
 from ftpipe.inference.json_scanner import JsonScanner, JsonStringDecoder
 
 START, END = "<tool_call>", "</tool_call>"
@@ -149,7 +150,7 @@ class ToolCallParser:
             self._take(len(START))
             self._state = _State.HEADER
         else:
-            yield from self._text(self._take(len(self._pending) - _partial_length(self._pending, START)))
+            yield from self._text(self._take(len(self._pending) - partial_suffix_length(self._pending, START)))
 
     def _text(self, text: str) -> Iterator[ParsedPiece]:
         whole = self._blanks + text
@@ -207,7 +208,7 @@ class ToolCallParser:
 
     def _read_arguments(self) -> Iterator[ParsedPiece]:
         end = self._pending.find(END_ON_NEW_LINE)
-        known = len(self._pending) - _partial_length(self._pending, END_ON_NEW_LINE) if end < 0 else end
+        known = len(self._pending) - partial_suffix_length(self._pending, END_ON_NEW_LINE) if end < 0 else end
         position = self._scanner.scan(self._pending[:known])
         yield from _arguments(self._take(position))
         if self._scanner.is_complete or (end >= 0 and position == end):
@@ -235,7 +236,7 @@ class ToolCallParser:
             yield from _arguments(self._take(end))
             yield from self._end_call(is_complete=False, length=len(END))
         else:
-            yield from _arguments(self._take(len(self._pending) - _partial_length(self._pending, END)))
+            yield from _arguments(self._take(len(self._pending) - partial_suffix_length(self._pending, END)))
 
     def _read_after_arguments(self) -> Iterator[ParsedPiece]:
         match = _CLOSE.match(self._pending, partial=True)
@@ -327,11 +328,6 @@ def _joined(pieces: list[ParsedPiece]) -> list[ParsedPiece]:
         else:
             joined.append(piece)
     return joined
-
-
-def _partial_length(text: str, mark: str) -> int:
-    """Number of characters at the end of a text that may be the start of ``mark``."""
-    return next((size for size in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:size])), 0)
 
 
 def _decoded(name: str) -> str:
