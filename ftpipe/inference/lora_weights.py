@@ -24,7 +24,7 @@ FUSED_LAYERS = {
 }
 """Layers with the same input, which are one layer with all of their outputs here."""
 _PREFIX = "base_model.model."
-_NO_OTHER_KIND = (
+_UNSUPPORTED_SETTINGS = (
     "use_dora",
     "use_qalora",
     "fan_in_fan_out",
@@ -38,6 +38,8 @@ _NO_OTHER_KIND = (
     "arrow_config",
     "use_bdlora",
     "monteclora_config",
+    "alpha_pattern",
+    "rank_pattern",
 )
 """Settings of peft's ``LoraConfig`` that change what is computed; adapters with one of them are left to peft."""
 
@@ -93,9 +95,9 @@ def read_lora(adapter: Path, outputs: Mapping[str, tuple[int, ...]], layers: int
 def _check_kind(config: Mapping[str, Any]) -> None:
     if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none":
         raise UnsupportedAdapterError("the adapter is not plain LoRA")
-    used = [name for name in _NO_OTHER_KIND if config.get(name)]
-    if used or config.get("alpha_pattern") or config.get("rank_pattern"):
-        raise UnsupportedAdapterError(", ".join(used) or "patterns of ranks or scales")
+    used = [name for name in _UNSUPPORTED_SETTINGS if config.get(name)]
+    if used:
+        raise UnsupportedAdapterError(f"the adapter uses {', '.join(used)}")
 
 
 def _fused_pair(
