@@ -15,6 +15,8 @@ Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
 PREFILL_CHUNK_TOKENS = 64
 """Tokens of a prompt that are computed at once, counted from its first token, so that the common beginning of prompts
 has the same chunks in each of them."""
+MAX_ADAPTERS = 16
+"""Adapters in memory for one base model; a few megabytes each."""
 
 
 @dataclass(eq=False, kw_only=True)

@@ -14,13 +14,13 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from ftpipe.inference.batch_model import BatchModel, BatchSequence, Precision
+from ftpipe.inference.batch_model import MAX_ADAPTERS, BatchModel, BatchSequence, Precision
 from ftpipe.inference.decoder_weights import DecoderLayer, DecoderWeights, pack_weights
 from ftpipe.inference.key_value_slots import KeyValueShape, KeyValueSlots
 from ftpipe.inference.lora_weights import LoraRows, PackedLora, UnsupportedAdapterError, read_lora
 from ftpipe.inference.prefix_cache import PREFIX_BLOCK_TOKENS, PrefixCache
 from ftpipe.inference.slot_attention import DecodeAttention, HeadCounts, PromptAttention
-from ftpipe.modeling.loading import check_adapter
+from ftpipe.modeling.loading import read_adapter_files
 from ftpipe.modeling.types import CausalModel
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 MAX_SEQUENCES = 256
 MAX_EXACT_ROWS = 32
 """With more rows, some are computed for nothing; see ``padded_rows``."""
-MAX_ADAPTERS = 16
-"""Adapters in memory for one base model; a few megabytes each."""
 MAX_KEY_VALUE_BYTES = 2 << 30
 MAX_PREFIX_BYTES = 256 << 20
 
@@ -77,12 +75,9 @@ class Decoder:
         self._others: set[BatchSequence] = set()
 
     def read_adapter(self, adapter: Path) -> None:
-        """Check the files and read them into the page cache of the operating system."""
+        """See ``BatchModel``."""
         if adapter not in self._adapters:
-            check_adapter(adapter)
-            for file in adapter.iterdir():
-                if file.is_file():
-                    file.read_bytes()
+            read_adapter_files(adapter)
 
     def has_room(self, max_length: int) -> bool:
         """Whether all open sequences and this one fit, at their full length."""

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftpipe.inference.batch_model import BatchSequence
-from ftpipe.modeling.loading import ADAPTER_FILES, cache_argument, check_adapter, load_adapter
+from ftpipe.inference.batch_model import MAX_ADAPTERS, BatchSequence
+from ftpipe.modeling.loading import cache_argument, load_adapter, read_adapter_files
 from ftpipe.modeling.types import Cache, CausalModel
 
 if TYPE_CHECKING:
     import torch
 
-MAX_ADAPTERS = 16
-"""Adapters in memory for one base model; a few megabytes each."""
 MAX_CACHE_BYTES = 4 << 30
 """Of keys and values of open sequences, if more than one is open."""
 
@@ -44,14 +42,9 @@ class TransformersModel:
         self._caches: dict[BatchSequence, Cache] = {}
 
     def read_adapter(self, adapter: Path) -> None:
-        """Read the files into the page cache of the operating system."""
-        if adapter in self._adapters:
-            return
-        check_adapter(adapter)
-        for name in ADAPTER_FILES:
-            with (adapter / name).open("rb") as file:
-                while file.read(1 << 20):
-                    pass
+        """See ``BatchModel``."""
+        if adapter not in self._adapters:
+            read_adapter_files(adapter)
 
     def has_room(self, max_length: int) -> bool:
         """Whether all open sequences and this one fit, at their full length."""

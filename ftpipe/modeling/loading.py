@@ -149,6 +149,19 @@ def check_adapter(adapter: Path) -> None:
         raise NotFoundError(f"the adapter {adapter.name} lacks {' and '.join(missing)}", "train it again")
 
 
+def read_adapter_files(adapter: Path) -> None:
+    """Read an adapter into the page cache of the operating system, so that loading it does not wait for a slow disk.
+
+    Raises:
+        NotFoundError: A file is missing.
+    """
+    check_adapter(adapter)
+    for name in ADAPTER_FILES:
+        with (adapter / name).open("rb") as file:
+            while file.read(1 << 20):
+                pass
+
+
 @contextmanager
 def quiet_peft() -> Iterator[None]:
     """Hide warnings that users can do nothing about.
