@@ -30,8 +30,16 @@ CREATE TABLE findings (line INTEGER NOT NULL, code TEXT NOT NULL, severity TEXT 
     hint TEXT, excerpt TEXT);
 CREATE TABLE rows (line INTEGER PRIMARY KEY, tokens INTEGER NOT NULL, trained INTEGER NOT NULL);
 """
-_INDEXES = "CREATE INDEX by_line ON findings (line); CREATE INDEX by_code ON findings (code, line);"
-_LOSSES = "CREATE TABLE losses (line INTEGER PRIMARY KEY, base REAL NOT NULL, tuned REAL NOT NULL);"
+_INDEXES = """
+CREATE INDEX by_line ON findings (line);
+CREATE INDEX by_code ON findings (code, line);
+CREATE INDEX by_tokens ON rows (tokens DESC, line);
+"""
+_LOSSES = """
+CREATE TABLE losses (line INTEGER PRIMARY KEY, base REAL NOT NULL, tuned REAL NOT NULL);
+CREATE INDEX by_loss ON losses (tuned DESC, line);
+"""
+_ORDERS = {"line": "r.line", "tokens": "r.tokens DESC, r.line", "loss": "l.tuned DESC, l.line"}
 _HEAD_BYTES = 8192
 
 
@@ -188,16 +196,16 @@ class CheckResult:
             skip: In another order, how many rows to leave out.
             losses: From ``import_losses``, if the conditions need it.
         """
-        source = "rows r"
+        columns, source = "r.line", "rows r"
         clauses: list[str] = []
         values: list[object] = []
-        if conditions.code and conditions.order == "line" and conditions == RowConditions(code=conditions.code):
-            source, clauses = "findings r", ["r.code = ?"]
-        elif conditions.code:
-            clauses.append("EXISTS (SELECT 1 FROM findings f WHERE f.code = ? AND f.line = r.line)")
         if conditions.code:
             values.append(conditions.code)
-        if losses is not None:
+            if conditions == RowConditions(code=conditions.code):  # also rows that could not be read
+                columns, source, clauses = "DISTINCT r.line", "findings r", ["r.code = ?"]
+            else:
+                clauses.append("EXISTS (SELECT 1 FROM findings f WHERE f.code = ? AND f.line = r.line)")
+        if losses is not None and conditions.needs_losses:
             source += " JOIN ranking.losses l ON l.line = r.line"
         for clause, value in (
             ("r.tokens >= ?", conditions.min_tokens),
@@ -207,13 +215,12 @@ class CheckResult:
             if value is not None:
                 clauses.append(clause)
                 values.append(value)
-        order = {"tokens": "r.tokens DESC, r.line", "loss": "l.tuned DESC, r.line"}.get(conditions.order, "r.line")
-        if order == "r.line":
+        if conditions.order == "line":
             clauses.append("r.line > ?")
             values.append(after)
             skip = 0
-        where = " AND ".join(clauses) or "1"
-        query = f"SELECT DISTINCT r.line FROM {source} WHERE {where} ORDER BY {order} LIMIT -1 OFFSET ?"  # noqa: S608
+        where, order = " AND ".join(clauses) or "1", _ORDERS[conditions.order]
+        query = f"SELECT {columns} FROM {source} WHERE {where} ORDER BY {order} LIMIT -1 OFFSET ?"  # noqa: S608
         with self._connect(losses) as connection:
             for (line,) in connection.execute(query, (*values, skip)):
                 yield line

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ftpipe.dataset.line_index import LineIndex
 from ftpipe.errors import UsageError
 from ftpipe.records.row_losses import LossRanking, RankedRow
+from ftpipe.sqlite_connection import connect_read_only
 from ftpipe.ui.datasets.check_result import (
     MAX_DETAILS_PER_RULE,
     CheckResult,
@@ -17,6 +21,7 @@ from ftpipe.ui.datasets.check_result import (
     RowConditions,
     find_rankings,
     import_losses,
+    write_losses,
 )
 from ftpipe.ui.datasets.checks import CheckRequest
 from ftpipe.ui.datasets.rows_page import RowsQuery, rows_page
@@ -25,13 +30,17 @@ from ftpipe.ui.datasets.worker import run_task
 BROKEN = Path(__file__).parents[3] / "data" / "broken.jsonl"
 
 
-@pytest.fixture
-def check(tmp_path: Path) -> CheckResult:
+def run_check(tmp_path: Path) -> CheckResult:
     """The check of the broken file for this machine."""
     output = tmp_path / "check.db"
     request = CheckRequest(BROKEN, "local", "smollm2-135m-instruct")
     run_task({"task": "check", "output": str(output), **request.as_json()})
     return CheckResult(output)
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> CheckResult:
+    return run_check(tmp_path)
 
 
 @pytest.fixture
@@ -105,6 +114,37 @@ def test_rows_page_in_order_of_length_has_a_next_page(tmp_path: Path) -> None:
     assert (second.previous, second.next) == ("", "")
 
 
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        RowConditions(order="tokens"),
+        RowConditions(order="tokens", min_tokens=5, max_tokens=90),
+        RowConditions(order="loss"),
+        RowConditions(order="loss", min_loss=0.5, code="FT110"),
+        RowConditions(min_tokens=5, max_tokens=90, min_loss=0.5),
+        RowConditions(code="FT110"),
+    ],
+)
+def test_a_page_of_rows_sorts_no_table(
+    tmp_path: Path, conditions: RowConditions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements: list[str] = []
+
+    def connect_and_trace(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        connection = connect_read_only(*args, **kwargs)
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    check, losses = run_check(tmp_path), tmp_path / "losses.db"
+    write_losses([(16, 1.0, 2.0)], losses)
+    monkeypatch.setattr("ftpipe.ui.datasets.check_result.connect_read_only", connect_and_trace)
+    list(check.lines(conditions, losses=losses))
+    with closing(sqlite3.connect(tmp_path / "check.db")) as connection:
+        connection.execute("ATTACH ? AS ranking", (str(losses),))
+        plan = str(connection.execute(f"EXPLAIN QUERY PLAN {statements[-1]}").fetchall())
+    assert "TEMP B-TREE" not in plan
+
+
 def test_losses_of_a_ranking_filter_and_order_rows(tmp_path: Path, check: CheckResult, index: LineIndex) -> None:
     rows = tuple(RankedRow(line=n, tokens=3, base_loss=2.0, tuned_loss=n / 10, prompt="p") for n in (1, 3, 8, 13))
     folder = tmp_path / "losses"
@@ -122,6 +162,8 @@ def test_losses_of_a_ranking_filter_and_order_rows(tmp_path: Path, check: CheckR
     page = rows_page(index, RowsQuery(order="loss", min_loss="0.5"), check, table)
     assert [row.line for row in page.rows] == [13, 8]
     assert page.losses[13].tuned == 1.3
+    page = rows_page(index, RowsQuery(rule="FT110", min_tokens="1"), check, table)
+    assert [row.line for row in page.rows] == [16], "a filter that needs no loss also has rows without one"
 
 
 def test_findings_beyond_the_bound_are_stored_without_details(tmp_path: Path, check: CheckResult) -> None:
