@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ftpipe.dataset.line_index import LineIndex
+from ftpipe.dataset.line_index import IndexedLine, LineIndex
 from ftpipe.dataset.row_search import RowMatches, TextQuery, find_rows, rows_from, take_matching
 from ftpipe.errors import UsageError
 from ftpipe.ui.datasets.check_result import CheckResult, RowConditions, RowLoss, RowTokens, losses_of
@@ -96,7 +96,9 @@ class RowsPage:
     previous: str | None
     """``after`` of the page before; ``None`` if it is not known or there is none."""
     searched_to: int
-    """The last line that was searched, if the search was stopped before the end; else 0."""
+    """If the search was stopped before the end, the last line that was searched, or in another order than that of the
+    file the number of rows; else 0.
+    """
 
 
 def rows_page(index: LineIndex, query: RowsQuery, check: CheckResult | None, losses: Path | None = None) -> RowsPage:
@@ -138,7 +140,7 @@ def rows_page(index: LineIndex, query: RowsQuery, check: CheckResult | None, los
         losses=losses_of(losses, numbers) if losses is not None else {},
         next="" if matches.is_complete else str(following),
         previous=None if before is None else str(before or ""),
-        searched_to=matches.searched_to if is_stopped else 0,
+        searched_to=following if is_stopped else 0,
     )
 
 
@@ -147,7 +149,7 @@ def _from_check(index: LineIndex, query: RowsQuery, check: CheckResult, losses: 
     looked_at = 0
     end_reached = False
 
-    def candidates() -> Any:  # noqa: ANN401  # an iterator of lines
+    def candidates() -> Iterator[IndexedLine]:
         nonlocal looked_at, end_reached
         numbers = check.lines(query.conditions, after=query.position, skip=query.position, losses=losses)
         for line in rows_from(index, numbers):
@@ -155,5 +157,5 @@ def _from_check(index: LineIndex, query: RowsQuery, check: CheckResult, losses: 
             yield line
         end_reached = True
 
-    matches = take_matching(candidates(), query.text, limit=ROWS_PER_PAGE, end=index.lines + 1)
+    matches = take_matching(candidates(), query.text, limit=ROWS_PER_PAGE, end=index.lines)
     return matches._replace(is_complete=end_reached), looked_at

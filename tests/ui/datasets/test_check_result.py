@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ftpipe.dataset.line_index import LineIndex
+from ftpipe.dataset.row_search import take_matching
 from ftpipe.errors import UsageError
 from ftpipe.records.row_losses import LossRanking, RankedRow
 from ftpipe.sqlite_connection import connect_read_only
@@ -112,6 +114,17 @@ def test_rows_page_in_order_of_length_has_a_next_page(tmp_path: Path) -> None:
     second = rows_page(index, RowsQuery(order="tokens", after=first.next), check)
     assert [row.line for row in second.rows] == list(range(50, 0, -1))
     assert (second.previous, second.next) == ("", "")
+
+
+def test_a_search_that_is_stopped_says_how_far_it_came(
+    check: CheckResult, index: LineIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ftpipe.ui.datasets.rows_page.take_matching", partial(take_matching, seconds=-1))
+    page = rows_page(index, RowsQuery(q="nothing like this", min_tokens="1"), check)
+    first = next(check.lines(RowConditions(min_tokens=1)))
+    assert (page.searched_to, page.next) == (first, str(first))
+    page = rows_page(index, RowsQuery(q="nothing like this", order="tokens", after="3"), check)
+    assert (page.searched_to, page.next) == (4, "4"), "rows, because line numbers say nothing in this order"
 
 
 @pytest.mark.parametrize(
