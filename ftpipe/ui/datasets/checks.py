@@ -173,16 +173,19 @@ class DatasetTasks:
             state = self._states.get(key)
             if state is not None and (state.result is None or output.is_file()):
                 return state
+            self._make_room(output.parent)
             state = self._states[key] = TaskState()
-        folder = output.parent
+        threading.Thread(target=self._run, args=(state, task), daemon=True, name=f"ui-{key}").start()
+        return state
+
+    def _make_room(self, folder: Path) -> None:
+        """Make the folder of a result, and delete the oldest ones."""
         try:
             self._state_dir.mkdir(mode=0o700, exist_ok=True)
             folder.mkdir(parents=True, exist_ok=True)
             _delete_oldest(folder if folder.name == "checks" else folder.parent)
         except OSError as exc:
             raise LocalStateError(f"{folder} cannot be written: {exc.strerror}", "check its permissions") from exc
-        threading.Thread(target=self._run, args=(state, task), daemon=True, name=f"ui-{key}").start()
-        return state
 
     def _wait(self, state: TaskState, seconds: float) -> None:
         if seconds > 0:

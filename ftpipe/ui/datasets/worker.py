@@ -15,7 +15,7 @@ from typing import Any
 from ftpipe.dataset.check_settings import CheckSettings, settings_from
 from ftpipe.dataset.fixes import fix_file
 from ftpipe.dataset.rules import codes
-from ftpipe.errors import FtpipeError, InternalError
+from ftpipe.errors import FtpipeError
 from ftpipe.stages.validate import ScanObserver, validate
 from ftpipe.ui.datasets.check_result import CheckWriter
 
@@ -31,7 +31,8 @@ def main() -> None:
     except FtpipeError as exc:
         _send(error={"message": exc.message, "hint": exc.hint})
     except Exception as exc:  # noqa: BLE001 - the page shows it
-        _send(error={"message": f"the check failed: {type(exc).__name__}: {exc}", "hint": InternalError.code})
+        hint = "this is a bug in ftpipe; `ftpipe prepare` checks the same file in a terminal"
+        _send(error={"message": f"the check failed: {type(exc).__name__}: {exc}", "hint": hint})
     else:
         _send(result=result)
 
@@ -82,12 +83,7 @@ def _fix(request: Mapping[str, Any]) -> dict[str, Any]:
         model=request["model"],
         max_length=request.get("max_length"),
     )
-    return {
-        "counts": result.counts,
-        "dropped": result.dropped,
-        "removed": result.removed,
-        "sidecar": str(result.sidecar) if result.sidecar else None,
-    }
+    return {"counts": result.counts, "dropped": result.dropped}
 
 
 def _settings(request: Mapping[str, Any]) -> CheckSettings:

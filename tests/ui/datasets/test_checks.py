@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ftpipe.errors import LocalStateError
 from ftpipe.ui.datasets.check_result import CheckResult
 from ftpipe.ui.datasets.checks import MAX_STORED_RESULTS, CheckRequest, DatasetTasks, TaskState
 from ftpipe.ui.datasets.worker import run_task
@@ -69,6 +70,17 @@ def test_error_of_a_check_is_kept_until_it_is_tried_again(tmp_path: Path, data: 
     assert tasks.check(request) is state
     run.answer = None
     tasks.forget_error(request)
+    assert isinstance(tasks.check(request, wait_seconds=30), CheckResult)
+
+
+def test_check_can_be_started_after_its_folder_could_not_be_made(tmp_path: Path, data: Path) -> None:
+    state_dir = tmp_path / ".ftpipe"
+    state_dir.write_text("a file in place of the folder", encoding="utf-8")
+    tasks = DatasetTasks(state_dir, run=CountingRunner())
+    request = CheckRequest(data, "local", "smollm2-135m-instruct")
+    with pytest.raises(LocalStateError, match="cannot be written"):
+        tasks.check(request)
+    state_dir.unlink()
     assert isinstance(tasks.check(request, wait_seconds=30), CheckResult)
 
 
