@@ -72,6 +72,14 @@ class RunConfig(Record):
     prices: dict[str, Any] = Field(default_factory=dict)
     """``[prices."MODEL"]``: your own price rows."""
 
+    @property
+    def check_values(self) -> dict[str, Any]:
+        """``[checks]`` with the accepted findings as ``ignores``, as ``settings_from`` takes it."""
+        values = dict(self.checks)
+        if self.ignore:
+            values["ignores"] = [*values.get("ignores", ()), *self.ignore]
+        return values
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -64,10 +64,7 @@ def check_settings(
     from ftpipe.dataset.check_settings import check_codes, settings_from
     from ftpipe.dataset.rules import codes
 
-    values = dict(config.checks)
-    if config.ignore:
-        values["ignores"] = [*values.get("ignores", ()), *config.ignore]
-    settings = settings_from(values, codes())
+    settings = settings_from(config.check_values, codes())
     only, without = _codes(select), _codes(ignore)
     check_codes([*(only or ()), *(without or ())], codes())
     return replace(

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from ftpipe import __version__
 from ftpipe.child_environment import child_environment, python_path
-from ftpipe.config import RunConfig, Settings
+from ftpipe.config import Settings
 from ftpipe.dataset.line_index import FileStamp
 from ftpipe.errors import LocalStateError
 from ftpipe.pipeline.preflight import local_base
@@ -53,7 +53,7 @@ class CheckRequest:
             path=path,
             target=profile.target,
             model=local_base(requested, profile) or requested,
-            checks=check_table(settings.config),
+            checks=settings.config.check_values,
             **more,
         )
 
@@ -228,14 +228,6 @@ class DatasetTasks:
                     last = json.loads(line)
                     state.done, state.total = last.get("done", state.done), last.get("total", state.total)
         return last
-
-
-def check_table(config: RunConfig) -> dict[str, Any]:
-    """The settings of the checks as ``settings_from`` takes them."""
-    values = dict(config.checks)
-    if config.ignore:
-        values["ignores"] = [*values.get("ignores", ()), *config.ignore]
-    return values
 
 
 def _delete_oldest(folder: Path) -> None:
