@@ -6,7 +6,6 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import IO, Any
 
 from starlette.concurrency import run_in_threadpool
@@ -23,10 +22,10 @@ from ftpipe.reports.findings import headline, sort_by_severity
 from ftpipe.reports.token_mask import MAX_SHOWN_TOKENS, MEANINGS, mask_title, token_runs
 from ftpipe.ui.datasets.check_result import CheckResult, RankingHead
 from ftpipe.ui.datasets.checks import CheckRequest, TaskState
-from ftpipe.ui.datasets.files import MAX_UPLOAD_BYTES, DatasetFile
+from ftpipe.ui.datasets.files import MAX_UPLOAD_BYTES, UPLOAD_SUFFIXES, DatasetFile, sanitize_name
 from ftpipe.ui.datasets.row_view import view_row
 from ftpipe.ui.datasets.rows_page import RowsQuery, rows_page
-from ftpipe.ui.rendering import Page, form_text, project_of, render, url_of
+from ftpipe.ui.rendering import Page, form_text, page_number, project_of, render, url_of
 
 SMALL_BYTES = 2 * 1024 * 1024
 SMALL_SECONDS = 0.6
@@ -34,13 +33,17 @@ SMALL_SECONDS = 0.6
 MAX_DIFF_BLOCKS = 200
 """Changed lines that a preview of fixes shows."""
 MAX_DIFF_LINE_BYTES = 2000
+MAX_STEM_CHARACTERS = 60
+"""Of the name of a fixed file, before ``-fixed``."""
 MAX_SHOWN_FINDINGS = 5
 """Findings of the whole file that are written out for each rule."""
 
 
 def _list(request: Request) -> Response:
     datasets = project_of(request).datasets
-    return render(request, "data/list.html.j2", files=datasets.files.all(), max_bytes=MAX_UPLOAD_BYTES)
+    return render(
+        request, "data/list.html.j2", files=datasets.files.all(), max_bytes=MAX_UPLOAD_BYTES, suffixes=UPLOAD_SUFFIXES
+    )
 
 
 async def _receive(request: Request) -> Response:
@@ -83,7 +86,7 @@ def _row(request: Request) -> Response:
     check = datasets.tasks.check(_check_request(request, file))
     found = check if isinstance(check, CheckResult) else None
     row = _row_values(request, file, request.path_params["line"], found)
-    return render(request, "data/row.html.j2", file=file, query=_query(request), **row)
+    return render(request, "data/row.html.j2", file=file, query=_query(request), rules=_rules(request), **row)
 
 
 def _check_again(request: Request) -> Response:
@@ -150,8 +153,7 @@ def _dataset_values(request: Request, file: DatasetFile) -> dict[str, Any]:
         page = rows_page(index, query, found, datasets.losses(ranking) if ranking else None)
     except UsageError as exc:
         error = exc
-    shown = request.query_params.get("row", "")
-    line = int(shown) if shown.isascii() and shown.isdigit() and len(shown) < 13 else 0
+    line = page_number(request, "row", minimum=0)
     if not line and page is not None and page.rows and "hx-request" in request.headers:
         line = page.rows[0].line  # this takes the place of a page whose row was fetched already
     command = project_of(request).commands.find(request.query_params.get("losses", ""))
@@ -208,7 +210,7 @@ def _row_values(request: Request, file: DatasetFile, line: int, check: CheckResu
     lines = index.read(line, 1)
     if not lines:
         message = f"there is no line {line:,}; the file has {index.lines:,}"
-        return {"row": None, "row_error": message, "masks": [], "mask_error": "", "lines": index.lines, "rules": {}}
+        return {"row": None, "row_error": message}
     findings = check.findings([line]).get(line, []) if check is not None else []
     masks, error = [], ""
     record = parse_row(lines[0])
@@ -221,7 +223,6 @@ def _row_values(request: Request, file: DatasetFile, line: int, check: CheckResu
     return {
         "row": view_row(lines[0], findings, request.query_params.get("q", "").strip()[:500]),
         "row_error": "",
-        "row_tokens": check.tokens([line]).get(line) if check is not None else None,
         "masks": [
             {
                 "mask": mask,
@@ -235,7 +236,6 @@ def _row_values(request: Request, file: DatasetFile, line: int, check: CheckResu
         "mask_error": error,
         "kinds": [(kind, MEANINGS[kind]) for kind in TokenKind if any(mask.count(kind) for mask in masks)],
         "lines": index.lines,
-        "rules": _rules(request),
     }
 
 
@@ -266,7 +266,7 @@ def _check_request(request: Request, file: DatasetFile) -> CheckRequest:
 
 def _fixed_name(file: DatasetFile) -> str:
     stem = file.path.stem.removesuffix("-fixed")
-    return f"{Path(stem).name[:60] or 'data'}-fixed.jsonl"
+    return sanitize_name(f"{stem[:MAX_STEM_CHARACTERS]}-fixed.jsonl")
 
 
 def _diff_blocks(lines: IO[bytes]) -> Iterator[tuple[str, list[tuple[str, str]]]]:

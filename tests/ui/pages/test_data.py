@@ -66,6 +66,9 @@ def test_row_shows_what_is_trained(client: TestClient, project: Project, own_hom
     assert 'class="token trained"' in part
     assert "As a table" in part
     assert "there is no line 9" in client.get(f"{address(project, path)}/row/9").text
+    page = client.get(address(project, path), params={"row": "9", "model": "smollm2-135m-instruct"}).text
+    assert "there is no line 9" in page
+    assert '<input type="hidden" name="model" value="smollm2-135m-instruct">' in page, "the filters keep the rules"
 
 
 def test_pages_of_a_hundred_and_go_to_line(client: TestClient, project: Project, own_home: Path) -> None:
