@@ -24,8 +24,9 @@ from ftpipe.paths import state_dir
 
 FOLDER = "datasets"
 """Folder in the project's state folder for files that the page has received or written."""
-SUFFIXES = (".jsonl", ".ndjson", ".json")
-UPLOAD_SUFFIXES = (*SUFFIXES, ".csv", ".tsv", ".xlsx", ".parquet", ".gz", ".zst", ".txt")
+LISTED_SUFFIXES = (".jsonl", ".ndjson")
+"""Of the files in the project's folder that are listed by themselves."""
+UPLOAD_SUFFIXES = (*LISTED_SUFFIXES, ".json", ".csv", ".tsv", ".xlsx", ".parquet", ".gz", ".zst", ".txt")
 MAX_UPLOAD_BYTES = 8 * 1024**3
 """As large as a file of a provider may be."""
 MAX_NAME_CHARACTERS = 80
@@ -219,7 +220,7 @@ def _files_in(folder: Path) -> Iterator[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """The JSON files of a folder; hidden folders, links and those far below are left out."""
+    """The JSON Lines files of a folder; hidden folders, links and those far below are left out."""
     pending, visited = [(folder, 0)], 0
     while pending:
         current, depth = pending.pop(0)
@@ -236,7 +237,7 @@ def _walk(folder: Path) -> Iterator[Path]:
             if entry.is_dir(follow_symlinks=False):
                 if depth < MAX_DEPTH and entry.name not in _SKIPPED_FOLDERS:
                     pending.append((Path(entry.path), depth + 1))
-            elif entry.name.lower().endswith(SUFFIXES[:2]):
+            elif entry.name.lower().endswith(LISTED_SUFFIXES):
                 yield Path(entry.path)
 
 

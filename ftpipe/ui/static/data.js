@@ -11,6 +11,10 @@ function sendFile(file) {
     message.textContent = "The file is too large. Put it into the project's folder, where it is listed.";
     return;
   }
+  if (!input.accept.split(",").some((suffix) => file.name.toLowerCase().endsWith(suffix))) {
+    message.textContent = `${file.name} is not named like a dataset. Its name has to end with one of ${input.accept}.`;
+    return;
+  }
   const request = new XMLHttpRequest();
   request.open("POST", `${drop.dataset.action}?name=${encodeURIComponent(file.name)}`);
   request.setRequestHeader("x-csrf-token", drop.dataset.token);
