@@ -90,6 +90,8 @@ class Turn:
 
     number: int
     text: str
+    fields: ChatFields
+    """The parameters with which it was asked."""
     answers: tuple[Answer, ...]
     is_stopped: bool = False
 
@@ -105,14 +107,13 @@ class Conversation:
 
     id: str
     models: tuple[ChatModel, ...]
-    fields: ChatFields
     turns: list[Turn] = field(default_factory=list)
 
     def messages(self, column: int, turn: int) -> list[dict[str, Any]]:
         """What one model is asked in a turn."""
         messages: list[dict[str, Any]] = []
-        if self.fields["system"]:
-            messages.append({"role": "system", "content": self.fields["system"]})
+        if system := self.turns[turn].fields["system"]:
+            messages.append({"role": "system", "content": system})
         for one in self.turns[: turn + 1]:
             messages.append({"role": "user", "content": one.text})
             if one.number < turn:
@@ -162,7 +163,7 @@ class Conversations:
         with self._changed:
             conversation = self._known.get(conversation_id)
             if conversation is None or conversation.models != tuple(models):
-                conversation = Conversation(secrets.token_urlsafe(9), tuple(models), fields)
+                conversation = Conversation(secrets.token_urlsafe(9), tuple(models))
                 self._known[conversation.id] = conversation
                 while len(self._known) > MAX_CONVERSATIONS:
                     self._known.popitem(last=False)
@@ -170,8 +171,7 @@ class Conversations:
                 raise UsageError("the models are still answering", "wait for them, or stop them")
             if len(conversation.turns) >= MAX_TURNS:
                 raise UsageError("the conversation is too long", "begin a new one")
-            conversation.fields = fields
-            turn = Turn(len(conversation.turns), text, tuple(Answer(model) for model in models))
+            turn = Turn(len(conversation.turns), text, fields, tuple(Answer(model) for model in models))
             conversation.turns.append(turn)
         for column in range(len(models)):
             thread = threading.Thread(

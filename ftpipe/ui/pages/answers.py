@@ -67,7 +67,7 @@ def _render(
     models = [_find_model(project, name) for name in names]
     if fields is None:
         default = next((model.trained_with for model in models if model.trained_with), "")
-        fields = conversation.fields if conversation else ChatFields({"system": default})
+        fields = conversation.turns[-1].fields if conversation else ChatFields({"system": default})
     files = project.feedback
     turns = [_turn_values(project, conversation, turn) for turn in conversation.turns] if conversation else []
     return render(
@@ -179,7 +179,7 @@ def _give_feedback(request: Request) -> Response:
                 "model": answer.model.model,
                 "provider": answer.model.provider,
                 "messages": conversation.messages(column, turn.number),
-                "tools": conversation.fields.tools,
+                "tools": turn.fields.tools,
                 "answer": answer.message,
                 "opinion": opinion,
                 "correction": form_text(request, "correction", MAX_MESSAGE_CHARACTERS),

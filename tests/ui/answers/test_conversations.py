@@ -67,6 +67,14 @@ def test_each_model_gets_its_own_history(models: FakeModels, conversations: Conv
     assert second.turns[1].answers[0].completion_tokens == 2
 
 
+def test_a_question_keeps_the_system_message_with_which_it_was_asked(conversations: Conversations) -> None:
+    first = conversations.ask([A], ChatFields.of({"system": "Be brief."}), "one")
+    assert conversations.wait(first.turns[0], 30)
+    conversations.ask([A], ChatFields.of({"system": "Be polite."}), "two", conversation_id=first.id)
+    assert conversations.wait(first.turns[1], 30)
+    assert [first.messages(0, turn)[0]["content"] for turn in (0, 1)] == ["Be brief.", "Be polite."]
+
+
 def test_error_of_one_model_leaves_the_other(models: FakeModels, conversations: Conversations) -> None:
     models.errors["base"] = NotFoundError("there is no base", "choose another")
     turn = conversations.ask([A, B], ChatFields(), "hi").turns[0]
