@@ -8,7 +8,7 @@ import secrets
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def write_bytes(path: Path, content: bytes, *, mode: int = 0o666) -> None:
@@ -69,6 +69,14 @@ def read_or_create_secret(path: Path) -> str:
         with os.fdopen(handle, "w", encoding="ascii") as file:
             file.write(secrets.token_urlsafe(32) + "\n")
     return path.read_text(encoding="ascii").strip()
+
+
+def ends_within_line(file: BinaryIO) -> bool:
+    """Whether a file ends in the middle of a line, because a program that appended to it was killed."""
+    if not file.seek(0, os.SEEK_END):
+        return False
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) != b"\n"
 
 
 def rename_durably(source: Path, target: Path) -> None:

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import jsonlines
 from pydantic import ValidationError
 
+from ftpipe.atomic_files import ends_within_line
 from ftpipe.errors import LocalStateError
 from ftpipe.records.evaluation import Answer, SamplingParams
 from ftpipe.records.idempotency_keys import ANSWER_SAMPLING_FIELDS, versioned_digest
@@ -143,7 +144,7 @@ class ResponseCache:
                         self._answers[entry["key"]] = Answer.model_validate(entry["answer"])
                     except (KeyError, TypeError, ValidationError):
                         continue
-                self._needs_newline = stream.seek(0, os.SEEK_END) > 0 and not _ends_with_newline(stream)
+                self._needs_newline = ends_within_line(stream)
         except FileNotFoundError:
             return
         except OSError as exc:
@@ -151,8 +152,3 @@ class ResponseCache:
                 f"the answers of earlier evaluations cannot be read from {path}: {exc.strerror or exc}",
                 "fix its permissions, or rename it to send all requests again",
             ) from exc
-
-
-def _ends_with_newline(stream: BinaryIO) -> bool:
-    stream.seek(-1, os.SEEK_END)
-    return stream.read(1) == b"\n"

@@ -109,6 +109,14 @@ class Conversation:
     models: tuple[ChatModel, ...]
     turns: list[Turn] = field(default_factory=list)
 
+    def question_id(self, turn: Turn) -> str:
+        """The id of a question among those of all conversations."""
+        return f"{self.id}-{turn.number}"
+
+    def answer_id(self, turn: Turn, column: int) -> str:
+        """The id of an answer among those of all conversations."""
+        return f"{self.question_id(turn)}-{column}"
+
     def messages(self, column: int, turn: int) -> list[dict[str, Any]]:
         """What one model is asked in a turn."""
         messages: list[dict[str, Any]] = []

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from ftpipe.atomic_files import write_bytes
+from ftpipe.atomic_files import ends_within_line, write_bytes
 from ftpipe.errors import LocalStateError, UsageError
 from ftpipe.records.base import Record
 
@@ -53,6 +53,7 @@ class FeedbackFiles:
 
     def __init__(self, state_dir: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._folder = state_dir / FOLDER
+        self._journal = self._folder / "feedback.jsonl"
         self._clock = clock
         self._lock = threading.Lock()
 
@@ -80,11 +81,12 @@ class FeedbackFiles:
             with self._lock:
                 self._folder.parent.mkdir(mode=0o700, exist_ok=True)
                 self._folder.mkdir(exist_ok=True)
-                with (self._folder / "feedback.jsonl").open("a", encoding="utf-8") as journal:
-                    journal.write(entry.model_dump_json() + "\n")
+                with self._journal.open("a+b") as journal:
+                    start = b"\n" if ends_within_line(journal) else b""
+                    journal.write(start + entry.model_dump_json().encode() + b"\n")
                     journal.flush()
                     os.fsync(journal.fileno())
-                current = self._current()
+                current = self.opinions().values()
                 return {
                     "answers": _write(self.answers, _chat_rows(current)),
                     "preferences": _write(self.preferences, _pairs(current)),
@@ -94,16 +96,11 @@ class FeedbackFiles:
                 f"{self._folder} cannot be written: {exc.strerror}", "check its permissions and the disk"
             ) from exc
 
-    def opinions(self, question: str) -> dict[str, Feedback]:
-        """The current opinions about the answers to a question, by the id of the answer."""
-        with self._lock:
-            return {one.id: one for one in self._current() if one.question == question}
-
-    def _current(self) -> list[Feedback]:
-        """The last opinion about each answer, in the order of the first ones."""
+    def opinions(self) -> dict[str, Feedback]:
+        """The last opinion about each answer by its id, in the order of the first ones."""
         current: dict[str, Feedback] = {}
         try:
-            with (self._folder / "feedback.jsonl").open("rb") as journal:
+            with self._journal.open("rb") as journal:
                 for line in journal:
                     try:
                         entry = Feedback.model_validate_json(line)
@@ -112,7 +109,7 @@ class FeedbackFiles:
                     current[entry.id] = entry
         except FileNotFoundError:
             pass
-        return list(current.values())
+        return current
 
 
 def _write(path: Path, rows: Iterable[dict[str, Any]]) -> int:

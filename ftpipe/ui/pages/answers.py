@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from starlette.requests import Request
@@ -69,7 +69,8 @@ def _render(
         default = next((model.trained_with for model in models if model.trained_with), "")
         fields = conversation.turns[-1].fields if conversation else ChatFields({"system": default})
     files = project.feedback
-    turns = [_turn_values(project, conversation, turn) for turn in conversation.turns] if conversation else []
+    opinions = files.opinions() if conversation else {}
+    turns = [_turn_values(conversation, turn, opinions) for turn in conversation.turns] if conversation else []
     return render(
         request,
         "answers/answers.html.j2",
@@ -151,7 +152,7 @@ def _answer(request: Request) -> Response:
     """One answer that is complete, with its probabilities."""
     conversation = _conversation(request)
     turn = _turn(request, conversation)
-    values = _turn_values(project_of(request), conversation, turn)
+    values = _turn_values(conversation, turn, project_of(request).feedback.opinions())
     column = request.path_params["column"]
     if column >= len(turn.answers):
         raise UsageError("there is no such answer", "load the page again")
@@ -173,8 +174,8 @@ def _give_feedback(request: Request) -> Response:
     counts = project.feedback.save(
         Feedback.model_validate(
             {
-                "id": f"{conversation.id}-{turn.number}-{column}",
-                "question": f"{conversation.id}-{turn.number}",
+                "id": conversation.answer_id(turn, column),
+                "question": conversation.question_id(turn),
                 "created_at": 0,
                 "model": answer.model.model,
                 "provider": answer.model.provider,
@@ -186,7 +187,7 @@ def _give_feedback(request: Request) -> Response:
             }
         )
     )
-    values = _turn_values(project, conversation, turn)["columns"][column]
+    values = _turn_values(conversation, turn, project.feedback.opinions())["columns"][column]
     if "hx-request" not in request.headers:
         names = [model.name for model in conversation.models]
         return RedirectResponse(url_of(request, "/answers", model=names, c=conversation.id), 303)
@@ -209,13 +210,11 @@ def _turn(request: Request, conversation: Conversation) -> Turn:
     return conversation.turns[number]
 
 
-def _turn_values(project: Project, conversation: Conversation | None, turn: Turn) -> dict[str, Any]:
-    opinions = project.feedback.opinions(f"{conversation.id}-{turn.number}") if conversation else {}
+def _turn_values(conversation: Conversation, turn: Turn, opinions: Mapping[str, Feedback]) -> dict[str, Any]:
     first = turn.answers[0]
     columns = []
     for column, answer in enumerate(turn.answers):
         is_compared = column > 0 and first.is_done and answer.is_done and not answer.error and not first.error
-        feedback = opinions.get(f"{conversation.id}-{turn.number}-{column}") if conversation else None
         columns.append(
             {
                 "column": column,
@@ -224,7 +223,7 @@ def _turn_values(project: Project, conversation: Conversation | None, turn: Turn
                 "tokens": _shown_tokens(answer),
                 "is_same": answer.text == first.text if is_compared else None,
                 "differences": _differences(first.text, answer.text) if is_compared else [],
-                "feedback": feedback,
+                "feedback": opinions.get(conversation.answer_id(turn, column)),
             }
         )
     return {"turn": turn, "columns": columns}

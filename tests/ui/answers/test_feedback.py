@@ -60,7 +60,7 @@ def test_last_opinion_counts(files: FeedbackFiles) -> None:
     assert files.save(feedback(1, "none")) == {"answers": 0, "preferences": 0}
     assert rows(files.answers) == []
     files.save(feedback(1, "corrected", correction="x"))
-    assert files.opinions("q-1")["c-1"].opinion == "corrected"
+    assert files.opinions()["c-1"].opinion == "corrected"
     assert len((files.answers.parent / "feedback.jsonl").read_text(encoding="utf-8").splitlines()) == 3
 
 
@@ -81,10 +81,11 @@ def test_equal_rows_are_written_once(files: FeedbackFiles) -> None:
     assert len(rows(files.answers)) == 1
 
 
-def test_journal_that_a_crash_has_cut_is_read(files: FeedbackFiles) -> None:
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_journal_that_a_crash_has_cut_is_read(files: FeedbackFiles, end: str) -> None:
     files.save(feedback(1, "good"))
     with (files.answers.parent / "feedback.jsonl").open("a", encoding="utf-8") as journal:
-        journal.write('{"id": "c-2", "quest\n')
+        journal.write(f'{{"id": "c-2", "quest{end}')
     assert files.save(feedback(3, "good"))["answers"] == 2
 
 
