@@ -1,10 +1,32 @@
-"""Numbers from the fields of forms and URLs."""
+"""The fields of forms and URLs: texts as they were typed, and numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
 
 from ftpipe.errors import UsageError
+
+
+@dataclass(frozen=True)
+class FormFields:
+    """Fields as they were typed, so that they can be shown again; an empty field is one that is not there."""
+
+    NAMES: ClassVar[tuple[str, ...]] = ()
+    MAX_CHARACTERS: ClassVar[int] = 0
+    """Of a field; the rest is left out."""
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, form: Mapping[str, Any]) -> Self:
+        """The fields of a form or a query."""
+        texts = {name: form.get(name, "") for name in cls.NAMES}
+        typed = {name: text.strip() for name, text in texts.items() if isinstance(text, str)}
+        return cls({name: text[: cls.MAX_CHARACTERS] for name, text in typed.items() if text})
+
+    def __getitem__(self, name: str) -> str:
+        return self.values.get(name, "")
 
 
 def whole_number(text: str, name: str, *, low: int = 0, high: int = 10**12) -> int | None:

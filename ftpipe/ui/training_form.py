@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from ftpipe.catalog.trainable_bases import hosted_bases, local_bases
 from ftpipe.catalog.training_prices import PriceTable
@@ -31,13 +29,13 @@ from ftpipe.training.hyperparameters import DEFAULT_CONTEXT, resolve_hyperparame
 from ftpipe.ui.datasets.check_result import CheckResult
 from ftpipe.ui.datasets.checks import CheckRequest, TaskState
 from ftpipe.ui.datasets.files import DatasetFile
+from ftpipe.ui.fields import FormFields
 from ftpipe.ui.project import Project
 
 HYPERPARAMETERS = {flag.removeprefix("--").replace("-", "_"): key for key, flag in FLAGS.items()}
 """Field of the form → key of the configuration."""
 SETTINGS = ("model", "method", "suffix", "seed", "max_cost")
 FILES = ("data", "validation", "evaluate")
-FIELDS = ("provider", *FILES, *SETTINGS, *HYPERPARAMETERS)
 LABELS = {
     "epochs": "Epochs",
     "batch_size": "Batch size",
@@ -53,7 +51,6 @@ LABELS = {
     "quantization": "Quantization of the base model",
     "gradient_checkpointing": "Gradient checkpointing",
 }
-MAX_FIELD_CHARACTERS = 400
 BASES_SECONDS = 60.0
 """How long a list of base models is used."""
 UNKNOWN_PARAMETERS = 135_000_000
@@ -62,20 +59,11 @@ MAX_ESTIMATED_BYTES = 32 * 1024 * 1024
 MAX_ESTIMATES = 32
 
 
-@dataclass(frozen=True)
-class TrainingForm:
+class TrainingForm(FormFields):
     """What was chosen; an empty field leaves the choice to the configuration or the provider."""
 
-    values: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, query: Mapping[str, Any]) -> TrainingForm:
-        """The form of a request."""
-        values = {name: query.get(name, "") for name in FIELDS}
-        return cls({n: v.strip()[:MAX_FIELD_CHARACTERS] for n, v in values.items() if isinstance(v, str) and v.strip()})
-
-    def __getitem__(self, name: str) -> str:
-        return self.values.get(name, "")
+    NAMES = ("provider", *FILES, *SETTINGS, *HYPERPARAMETERS)
+    MAX_CHARACTERS = 400
 
 
 class TrainingPlan:

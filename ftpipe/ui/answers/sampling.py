@@ -3,40 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from ftpipe.errors import UsageError
-from ftpipe.ui.fields import decimal_number, whole_number
+from ftpipe.ui.fields import FormFields, decimal_number, whole_number
 
-FIELDS = ("system", "temperature", "max_tokens", "top_p", "seed", "tools", "response_format")
-MAX_FIELD_CHARACTERS = 200_000
 MAX_TOKENS = 100_000
 TOP_LOGPROBS = 5
 
 
-@dataclass(frozen=True)
-class ChatFields:
-    """The fields as they were typed; they are shown again as they are."""
+class ChatFields(FormFields):
+    """The system message and the parameters."""
 
-    values: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, form: Mapping[str, Any]) -> ChatFields:
-        """The fields of a form."""
-        values = {name: form.get(name, "") for name in FIELDS}
-        return cls(
-            {name: text[:MAX_FIELD_CHARACTERS].strip() for name, text in values.items() if isinstance(text, str)}
-        )
-
-    def __getitem__(self, name: str) -> str:
-        return self.values.get(name, "")
+    NAMES = ("system", "temperature", "max_tokens", "top_p", "seed", "tools", "response_format")
+    MAX_CHARACTERS = 200_000
 
     @property
     def are_default(self) -> bool:
         """Whether nothing but the system message was filled in."""
-        return not any(self[name] for name in FIELDS[1:])
+        return not self.values.keys() - {"system"}
 
     @property
     def tools(self) -> list[Any]:

@@ -95,7 +95,7 @@ def _ask(request: Request) -> Response:
     """Send a question to the models; the page that follows shows the answers as they come."""
     project, form = project_of(request), form_of(request)
     names = [name.strip()[:300] for name in form.getlist("model") if isinstance(name, str) and name.strip()]
-    fields = ChatFields.of({name: value for name, value in form.items() if isinstance(value, str)})
+    fields = ChatFields.of(form)
     text = form_text(request, "message", MAX_MESSAGE_CHARACTERS)
     conversation_id = form_text(request, "c", 40)
     try:

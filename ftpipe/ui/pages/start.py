@@ -154,7 +154,7 @@ def _start(request: Request) -> Response:
     known = _started.find(project, key)
     if known is not None:
         return RedirectResponse(url_of(request, f"/start/{known}"), 303)
-    form = TrainingForm.of({name: value for name, value in form_of(request).items() if isinstance(value, str)})
+    form = TrainingForm.of(form_of(request))
     plan = TrainingPlan(project, form, wait_seconds=SMALL_SECONDS)
     try:
         if plan.plan is None:
