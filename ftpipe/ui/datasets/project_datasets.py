@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from ftpipe.config import Settings
@@ -40,7 +41,7 @@ class ProjectDatasets:
         self.files = DatasetFiles(folder, self._named)
         self.tasks = DatasetTasks(state_dir)
         self._indexes: OrderedDict[Path, LineIndex] = OrderedDict()
-        self._renderers: OrderedDict[tuple[str, str], MaskRenderer] = OrderedDict()
+        self._make_renderer = lru_cache(maxsize=MAX_RENDERERS)(MaskRenderer)
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -76,16 +77,7 @@ class ProjectDatasets:
 
     def mask_renderer(self, target: str, model: str) -> MaskRenderer:
         """What shows the tokens of rows for a base model."""
-        with self._lock:
-            known = self._renderers.get((target, model))
-        if known is not None:
-            return known
-        renderer = MaskRenderer(target=target, model=model)
-        with self._lock:
-            self._renderers[target, model] = renderer
-            while len(self._renderers) > MAX_RENDERERS:
-                self._renderers.popitem(last=False)
-        return renderer
+        return self._make_renderer(target=target, model=model)
 
     def rankings(self, data_sha256: str) -> list[RankingHead]:
         """The losses that are known of a dataset."""
