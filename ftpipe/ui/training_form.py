@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from ftpipe.catalog.trainable_bases import hosted_bases, local_bases
 from ftpipe.catalog.training_prices import PriceTable
@@ -32,6 +34,7 @@ from ftpipe.ui.datasets.files import DatasetFile
 from ftpipe.ui.fields import FormFields
 from ftpipe.ui.project import Project
 
+T = TypeVar("T")
 HYPERPARAMETERS = {flag.removeprefix("--").replace("-", "_"): key for key, flag in FLAGS.items()}
 """Field of the form → key of the configuration."""
 SETTINGS = ("model", "method", "suffix", "seed", "max_cost")
@@ -51,12 +54,12 @@ LABELS = {
     "quantization": "Quantization of the base model",
     "gradient_checkpointing": "Gradient checkpointing",
 }
-BASES_SECONDS = 60.0
-"""How long a list of base models is used."""
+MAX_AGE_SECONDS = 60.0
+"""How long a list of base models, or an estimate, is used."""
+MAX_CACHED_VALUES = 32
 UNKNOWN_PARAMETERS = 135_000_000
 MAX_ESTIMATED_BYTES = 32 * 1024 * 1024
 """Size of a file whose rows are read for an estimate of memory and time; the command that starts reads any file."""
-MAX_ESTIMATES = 32
 
 
 class TrainingForm(FormFields):
@@ -195,11 +198,7 @@ class TrainingPlan:
         if plan is None or plan.blockers or plan.report.dataset.bytes > MAX_ESTIMATED_BYTES:
             return None
         key = (plan.report.dataset.sha256, plan.spec.model_dump_json())
-        if key not in _estimates:
-            while len(_estimates) >= MAX_ESTIMATES:
-                _estimates.pop(next(iter(_estimates)), None)
-            _estimates[key] = estimate_run(self.settings, plan.spec, plan.report)
-        return _estimates[key]
+        return _estimates.get(key, lambda: estimate_run(self.settings, plan.spec, plan.report))
 
     @property
     def blocker(self) -> FtpipeError | None:
@@ -270,28 +269,43 @@ class TrainingPlan:
             return str(path)
 
 
-_estimates: dict[tuple[str, str], TrainingEstimate | None] = {}
-_bases: dict[tuple[str, str], tuple[float, Sequence[TrainableBase]]] = {}
+class ExpiringCache(Generic[T]):
+    """Keeps values for a minute: base models are downloaded and deleted, and memory is taken and freed."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[tuple[str, str], tuple[float, T]] = OrderedDict()
+
+    def get(self, key: tuple[str, str], make: Callable[[], T]) -> T:
+        """The value of a key, which is made if there is none or it is too old."""
+        known = self._values.get(key)
+        if known is not None and time.monotonic() - known[0] < MAX_AGE_SECONDS:
+            return known[1]
+        value = make()
+        self._values[key] = (time.monotonic(), value)
+        if len(self._values) > MAX_CACHED_VALUES:
+            self._values.popitem(last=False)
+        return value
+
+
+_estimates = ExpiringCache[TrainingEstimate | None]()
+_bases = ExpiringCache[Sequence[TrainableBase]]()
 
 
 def bases_of(settings: Settings, profile: Profile) -> Sequence[TrainableBase]:
     """The base models of a provider, as ``ftpipe models bases`` lists them; those that were shut down are left out."""
-    key = (profile.name, repr(settings.config.prices))
-    made_at, known = _bases.get(key, (-math.inf, ()))
-    if time.monotonic() - made_at < BASES_SECONDS:
-        return known
+    return _bases.get((profile.name, repr(settings.config.prices)), lambda: _list_bases(settings, profile))
+
+
+def _list_bases(settings: Settings, profile: Profile) -> Sequence[TrainableBase]:
     prices = PriceTable.load(settings.config.prices, target=profile.target)
     if profile.target == "local":
-        bases = local_bases(models_dir(), prices, default=profile.default_model or DEFAULT_BASE)
-    else:
-        today = datetime.now(UTC).date().isoformat()
-        hosted = hosted_bases(
-            profile.name,
-            profile.target,
-            prices,
-            default=profile.default_model,
-            last_day_to_create=profile.last_day_to_create,
-        )
-        bases = [base for base in hosted if base.last_day is None or base.last_day >= today]
-    _bases[key] = (time.monotonic(), bases)
-    return bases
+        return local_bases(models_dir(), prices, default=profile.default_model or DEFAULT_BASE)
+    today = datetime.now(UTC).date().isoformat()
+    hosted = hosted_bases(
+        profile.name,
+        profile.target,
+        prices,
+        default=profile.default_model,
+        last_day_to_create=profile.last_day_to_create,
+    )
+    return [base for base in hosted if base.last_day is None or base.last_day >= today]
