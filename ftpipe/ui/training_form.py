@@ -118,16 +118,8 @@ class TrainingPlan:
         return next((base for base in self.bases if base.name == self.model), None)
 
     def _check_request(self, data: DatasetFile) -> CheckRequest:
-        config = self.settings.config
-        return CheckRequest.for_model(
-            data.path,
-            self.settings,
-            self.profile,
-            validation=config.validation,
-            method=config.method.value if config.method else None,
-            max_length=config.hyperparameters.max_length,
-            for_job=True,
-        )
+        validation = self.settings.config.validation
+        return CheckRequest.for_model(data.path, self.settings, self.profile, validation=validation, for_job=True)
 
     @cached_property
     def plan(self) -> Plan | None:

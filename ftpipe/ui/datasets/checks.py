@@ -48,12 +48,15 @@ class CheckRequest:
     @classmethod
     def for_model(cls, path: Path, settings: Settings, profile: Profile, model: str = "", **more: Any) -> CheckRequest:
         """The check that ``ftpipe prepare`` makes for a provider and a base model."""
-        requested = model or settings.config.model or profile.default_model
+        config = settings.config
+        requested = model or config.model or profile.default_model
         return cls(
             path=path,
             target=profile.target,
             model=local_base(requested, profile) or requested,
-            checks=settings.config.check_values,
+            method=config.method.value if config.method else None,
+            max_length=config.hyperparameters.max_length,
+            checks=config.check_values,
             **more,
         )
 

@@ -15,7 +15,7 @@ from ftpipe.errors import FtpipeError
 from ftpipe.providers.profiles import Profile, find_profile, load_profiles
 from ftpipe.registry import Registry
 from ftpipe.ui.datasets.check_result import RankingHead, find_rankings, import_losses
-from ftpipe.ui.datasets.checks import DatasetTasks
+from ftpipe.ui.datasets.checks import CheckRequest, DatasetTasks
 from ftpipe.ui.datasets.files import DatasetFiles
 
 DEFAULT_PROVIDER = "local"
@@ -75,9 +75,9 @@ class ProjectDatasets:
                 self._indexes.popitem(last=False)
         return index
 
-    def mask_renderer(self, target: str, model: str) -> MaskRenderer:
-        """What shows the tokens of rows for a base model."""
-        return self._make_renderer(target=target, model=model)
+    def mask_renderer(self, request: CheckRequest) -> MaskRenderer:
+        """What shows the tokens of rows as a check counts them."""
+        return self._make_renderer(target=request.target, model=request.model, max_length=request.max_length)
 
     def rankings(self, data_sha256: str) -> list[RankingHead]:
         """The losses that are known of a dataset."""

@@ -78,6 +78,7 @@ def _fix(request: Mapping[str, Any]) -> dict[str, Any]:
         Path(request["output"]),
         unsafe=request.get("unsafe", False),
         settings=_settings(request),
+        method=request.get("method"),
         force=True,
         target=request["target"],
         model=request["model"],

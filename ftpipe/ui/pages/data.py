@@ -216,8 +216,7 @@ def _row_values(request: Request, file: DatasetFile, line: int, check: CheckResu
     record = parse_row(lines[0])
     if record is not None:
         try:
-            wanted = _check_request(request, file)
-            masks = list(datasets.mask_renderer(wanted.target, wanted.model).masks(line, record))
+            masks = list(datasets.mask_renderer(_check_request(request, file)).masks(line, record))
         except FtpipeError as exc:
             error = exc.message
     return {

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from ftpipe.config import load
 from ftpipe.errors import LocalStateError
+from ftpipe.providers.profiles import find_profile
 from ftpipe.ui.datasets.check_result import CheckResult
 from ftpipe.ui.datasets.checks import MAX_STORED_RESULTS, CheckRequest, DatasetTasks, TaskState
 from ftpipe.ui.datasets.worker import run_task
@@ -57,6 +59,16 @@ def test_check_runs_once_for_the_same_content(tmp_path: Path, data: Path) -> Non
     second = tasks.check(request, wait_seconds=30)
     assert isinstance(second, CheckResult)
     assert second.report.dataset.examples == 13
+
+
+def test_check_knows_the_limit_of_tokens_that_is_configured(tmp_path: Path, data: Path) -> None:
+    flags = {"hyperparameters.max_length": "8", "method": "supervised"}
+    settings = load(None, env={}, flags=flags, folder=tmp_path)
+    request = CheckRequest.for_model(data, settings, find_profile("local", {}), "smollm2-135m-instruct")
+    result = DatasetTasks(tmp_path / ".ftpipe", run=CountingRunner()).check(request, wait_seconds=30)
+    assert isinstance(result, CheckResult)
+    assert "FT701" in result.report.summary.counts
+    assert (request.method, request.max_length) == ("supervised", 8)
 
 
 def test_error_of_a_check_is_kept_until_it_is_tried_again(tmp_path: Path, data: Path) -> None:
