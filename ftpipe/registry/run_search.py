@@ -9,9 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ftpipe.records import CostEstimate, Dataset, Job, Model, Run, RunSpec, RunState
-from ftpipe.registry.base import from_json
+from ftpipe.records import Job, Model, Run, RunState
 from ftpipe.registry.database import read_transaction
+from ftpipe.registry.runs import load_record, to_run
 from ftpipe.registry.tables import jobs_table, models_table, runs_table
 
 MAX_SEARCH_CHARACTERS = 200
@@ -89,7 +89,10 @@ def search_runs(
     with read_transaction(engine) as connection:
         total = connection.execute(counted).scalar() or 0
         found = connection.execute(rows).mappings().all()
-    return RunPage([_to_run(row) for row in found], total)
+    runs_of_page = [
+        to_run(row, load_record(Job, row["job_data"]), load_record(Model, row["model_data"])) for row in found
+    ]
+    return RunPage(runs_of_page, total)
 
 
 def _matches(engine: sa.Engine, text: str) -> sa.ColumnElement[bool]:
@@ -109,19 +112,3 @@ def _json_text(engine: sa.Engine, column: sa.ColumnElement[str], key: str) -> sa
     document: Any = sa.cast(column, sa.JSON) if engine.dialect.name == "postgresql" else sa.type_coerce(column, sa.JSON)
     value: sa.ColumnElement[str] = document[key].as_string()
     return value
-
-
-def _to_run(row: Any) -> Run:  # noqa: ANN401  # a row of any shape
-    return Run(
-        id=row["id"],
-        spec=from_json(RunSpec, row["spec"]),
-        endpoint=row["endpoint"],
-        state=RunState(row["state"]),
-        created_at=int(row["created_at"]),
-        dataset_sha256=row["dataset_sha256"],
-        dataset=from_json(Dataset, row["dataset"]) if row["dataset"] else None,
-        cost=from_json(CostEstimate, row["cost"]) if row["cost"] else None,
-        job=from_json(Job, row["job_data"]) if row["job_data"] else None,
-        model=from_json(Model, row["model_data"]) if row["model_data"] else None,
-        error=row["error"],
-    )

@@ -145,23 +145,8 @@ class RunRepository(Repository):
         return connection.execute(sa.select(runs_table).where(*where)).mappings().first()
 
     def _to_run(self, row: Any) -> Run:  # noqa: ANN401  # a row of any shape
-        return Run(
-            id=row["id"],
-            spec=from_json(RunSpec, row["spec"]),
-            endpoint=row["endpoint"],
-            state=_state(row["state"]),
-            created_at=int(row["created_at"]),
-            dataset_sha256=row["dataset_sha256"],
-            validation_sha256=row["validation_sha256"],
-            dataset=_load(Dataset, row["dataset"]),
-            validation=_load(Dataset, row["validation"]),
-            cost=_load(CostEstimate, row["cost"]),
-            file=_load(UploadedFile, row["file"]),
-            validation_file=_load(UploadedFile, row["validation_file"]),
-            job=self._jobs.get(row["job_id"]) if row["job_id"] else None,
-            model=self._models.find(row["endpoint"], row["model_id"]) if row["model_id"] else None,
-            error=row["error"],
-        )
+        job = self._jobs.get(row["job_id"]) if row["job_id"] else None
+        return to_run(row, job, self._models.find(row["endpoint"], row["model_id"]) if row["model_id"] else None)
 
     def register(self, model: Model, run: Run, *, price_row: str) -> Run:
         """Save model, cost and the registered run in one transaction; a second call changes nothing.
@@ -224,7 +209,29 @@ class RunRepository(Repository):
         change.track(runs_table, changed)
 
 
-def _load(kind: type[R], text: str | None) -> R | None:
+def to_run(row: Any, job: Job | None, model: Model | None) -> Run:  # noqa: ANN401  # a row of any shape
+    """The run of a row with its job and model."""
+    return Run(
+        id=row["id"],
+        spec=from_json(RunSpec, row["spec"]),
+        endpoint=row["endpoint"],
+        state=_state(row["state"]),
+        created_at=int(row["created_at"]),
+        dataset_sha256=row["dataset_sha256"],
+        validation_sha256=row["validation_sha256"],
+        dataset=load_record(Dataset, row["dataset"]),
+        validation=load_record(Dataset, row["validation"]),
+        cost=load_record(CostEstimate, row["cost"]),
+        file=load_record(UploadedFile, row["file"]),
+        validation_file=load_record(UploadedFile, row["validation_file"]),
+        job=job,
+        model=model,
+        error=row["error"],
+    )
+
+
+def load_record(kind: type[R], text: str | None) -> R | None:
+    """A record from its column; ``None`` if the column is empty."""
     return from_json(kind, text) if text else None
 
 
