@@ -1,10 +1,15 @@
 // The answers page: shows answers as they come, all through one stream, and which one is shown on a narrow screen.
 "use strict";
 
+function isBeingCorrected(answer) {
+  const correction = answer.querySelector("textarea");
+  return correction !== null && correction.value !== correction.defaultValue;
+}
+
 async function showComplete(turn, column) {
   const old = turn.querySelector(`.column-${column}`);
   const url = old?.dataset.url;
-  if (!url) return;
+  if (!url || isBeingCorrected(old)) return;
   const response = await fetch(url, { headers: { "hx-request": "true" } });
   if (!response.ok) return;
   const part = document.createElement("template");
