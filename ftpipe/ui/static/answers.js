@@ -11,7 +11,7 @@ async function showComplete(turn, column) {
   const url = old?.dataset.url;
   if (!url || isBeingCorrected(old)) return;
   const response = await fetch(url, { headers: { "hx-request": "true" } });
-  if (!response.ok) return;
+  if (!response.ok || isBeingCorrected(old)) return;
   const part = document.createElement("template");
   part.innerHTML = await response.text();
   const complete = part.content.firstElementChild;
@@ -26,13 +26,13 @@ for (const turn of document.querySelectorAll("[data-stream]")) {
     const { column, text } = JSON.parse(event.data);
     const answer = turn.querySelector(`.column-${column}[data-pending]`);
     if (!answer) return;
-    const said = answer.querySelector(".said");
+    const body = answer.querySelector(".answer-text");
     if (!answer.dataset.started) {
       // the page may have been made when a part had come already: the stream begins with the whole
       answer.dataset.started = "true";
-      said.textContent = "";
+      body.textContent = "";
     }
-    said.append(text);
+    body.append(text);
   });
   source.addEventListener("answer", (event) => showComplete(turn, JSON.parse(event.data).column));
   source.addEventListener("done", async () => {
@@ -42,7 +42,7 @@ for (const turn of document.querySelectorAll("[data-stream]")) {
     if (columns > 1) for (let column = 1; column < columns; column += 1) await showComplete(turn, column);
   });
   source.addEventListener("error", () => {
-    for (const said of turn.querySelectorAll("[data-pending] .said")) said.textContent = "";
+    for (const body of turn.querySelectorAll("[data-pending] .answer-text")) body.textContent = "";
     for (const answer of turn.querySelectorAll("[data-pending]")) delete answer.dataset.started;
   });
 }
