@@ -54,7 +54,7 @@ COMMANDS = {
     "split": ("ftpipe.cli.commands.split:split", "Split off a part of a dataset for validation."),
     "convert": ("ftpipe.cli.commands.convert:convert", "Convert other formats to chat JSONL."),
     "serve": ("ftpipe.cli.commands.serve:serve", "Run the embedded OpenAI-compatible server, which trains locally."),
-    "ui": ("ftpipe.cli.commands.ui:ui", "Show runs, models and evaluations in the browser."),
+    "ui": ("ftpipe.cli.commands.ui:ui", "Check data, train, chat and compare models in the browser."),
     "init": ("ftpipe.cli.commands.init:init", "Write a commented configuration and an example dataset here."),
     "doctor": ("ftpipe.cli.commands.doctor:doctor", "Check everything that ftpipe needs, and repair the registry."),
     "gc": ("ftpipe.cli.commands.gc:gc", "Delete files of ftpipe that nobody refers to any more."),

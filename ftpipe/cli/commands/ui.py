@@ -1,4 +1,4 @@
-"""``ftpipe ui``: pages for the browser that show runs, models and evaluations of this project."""
+"""``ftpipe ui``: pages for the browser with the data, runs, models, answers and evaluations of this project."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ class UiOptions:
 @shared.trust_host
 @pass_cli_context
 def ui(context: CliContext, /, **params: Any) -> None:
-    """Show runs, models and evaluations of this project in the browser.
+    """Check data, train, chat and compare models of this project in the browser.
 
-    The printed address signs in one browser, once; a page of it makes further links. It listens on this machine only.
-    Closing a page, or Ctrl-C here, stops no training: jobs belong to their server, and commands that a page has started
-    go on.
+    The printed address signs in one browser, once; a page of it makes further links. Without --host it listens on this
+    machine only. Closing a page, or Ctrl-C here, stops no training: jobs belong to their server, and commands that a
+    page has started go on.
     """
     require_packages()
     from ftpipe.server.auth import load_api_keys, warn_if_readable
