@@ -10,8 +10,6 @@ from types import TracebackType
 
 from tests.benchmarks.soak import MODEL, Server
 
-__all__ = ["MODEL", "ClientServer"]
-
 MAX_STOP_SECONDS = 60
 CONTEXT_TOKENS = 16_384
 """The tokenizer has a token for each byte, and clients put long instructions before a question."""
