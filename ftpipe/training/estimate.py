@@ -73,7 +73,9 @@ def estimate_training(
         on_accelerator=machine.device != "cpu",
         method=method,
     )
-    choice, is_sharded = _choose(resolved, requested, facts.shape, machine, data.rows, can_quantize=can_quantize)
+    choice = choose_settings(
+        resolved, requested, shape=facts.shape, machine=machine, rows=data.rows, can_quantize=can_quantize
+    )
     settings = choice.hyperparameters
     speed, source = _speed(base, facts.shape, settings, data.rows, machine, jobs)
     seconds = data.tokens * settings.n_epochs / speed if data.tokens is not None and speed else None
@@ -81,7 +83,7 @@ def estimate_training(
         base=base,
         device=machine.device,
         devices=machine.count,
-        is_sharded=is_sharded,
+        is_sharded=choice.fits and choice.shards > 1,
         precision=settings.precision,
         quantization=settings.quantization,
         gradient_checkpointing=settings.gradient_checkpointing,
@@ -113,25 +115,6 @@ def _memory_fields(choice: MemoryChoice, machine: Machine) -> dict[str, Any]:
         "available_bytes": machine.usable_bytes,
         "fits": None if machine.usable_bytes is None else choice.fits,
     }
-
-
-def _choose(
-    resolved: ResolvedHyperparameters,
-    requested: Mapping[str, Any],
-    shape: ModelShape | None,
-    machine: Machine,
-    rows: RowLengths,
-    *,
-    can_quantize: bool,
-) -> tuple[MemoryChoice, bool]:
-    """The settings, and whether several devices must share the base's weights for them."""
-    for shards in {1: None, machine.count: None}:
-        choice = choose_settings(
-            resolved, requested, shape=shape, machine=machine, rows=rows, can_quantize=can_quantize, shards=shards
-        )
-        if choice.fits:
-            return choice, shards > 1
-    return choice, False
 
 
 def _speed(

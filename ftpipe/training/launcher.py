@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING
 from ftpipe.atomic_files import read_json, write_json
 from ftpipe.child_environment import child_environment
 from ftpipe.errors import UsageError
+from ftpipe.modeling.device import select_device
+from ftpipe.modeling.machine import Machine
 from ftpipe.training.job_directory import JobDirectory, WorkerConfig
 from ftpipe.training.parallel import ALONE, LOOPBACK_INTERFACE, Rank, choose_strategy, memory_per_process, process_group
 from ftpipe.training.task import TrainingTask, train
@@ -61,6 +63,7 @@ def run_task(
 
     Raises:
         MissingExtraError: Ray is requested and not installed.
+        UsageError: There are fewer GPUs than processes were requested.
         LocalStateError: The cluster cannot be reached.
         LostWorkerError: A worker was lost; the job can resume from its last state.
     """
@@ -68,13 +71,31 @@ def run_task(
         from ftpipe.training.ray_cluster import run_on_cluster
 
         return run_on_cluster(task, config, should_pause, on_status)
+    count = process_count(config)
+    return (
+        _run_processes(task, config, directory, should_pause, count) if count > 1 else train(task, ALONE, should_pause)
+    )
+
+
+def process_count(config: WorkerConfig) -> int:
+    """Number of processes of this machine that train a job: as configured, else one per GPU.
+
+    Raises:
+        UsageError: There are fewer GPUs than that.
+    """
     gpus = gpu_count()
     count = config.workers or gpus or 1
     if gpus and count > gpus:
         raise UsageError(f"{count} workers were requested for {gpus} GPUs", f"give --workers {gpus} or less")
-    return (
-        _run_processes(task, config, directory, should_pause, count) if count > 1 else train(task, ALONE, should_pause)
-    )
+    return count
+
+
+def machine_of_process(config: WorkerConfig) -> Machine:
+    """What each process of a job can have; the memory of a cluster's machines is not known before they are reached."""
+    selected, is_remote = select_device(), config.engine == "ray"
+    count = max(1, config.workers) if is_remote else process_count(config)
+    memory_bytes = None if is_remote else memory_per_process(count)
+    return Machine(selected.device, memory_bytes, count, has_bfloat16=selected.dtype == "bfloat16")
 
 
 def gpu_count() -> int:
@@ -134,7 +155,7 @@ def _run_processes(
     os.environ.update(GLOO_SOCKET_IFNAME=LOOPBACK_INTERFACE, NCCL_SOCKET_IFNAME=LOOPBACK_INTERFACE)
     strategy = choose_strategy(
         config.strategy,
-        weight_bytes=task.weight_bytes,
+        required_bytes=task.required_bytes,
         memory_bytes=memory_per_process(count),
         is_quantized=task.device_config.quantization != "none",
     )

@@ -1,4 +1,4 @@
-"""Choose how a base model is trained so that it fits into the machine: quantization, checkpointing, micro-batches."""
+"""Choose how a base model is trained so that it fits: quantization, checkpointing, micro-batches, shared weights."""
 
 from __future__ import annotations
 
@@ -44,12 +44,14 @@ class MemoryChoice:
         estimate: ``None`` if the architecture is not known.
         reasons: What ``auto`` changed, as sentences for the events of the job.
         fits: Whether the device has so much memory; true if one of both is not known.
+        shards: Devices that share the base model's weights.
     """
 
     hyperparameters: ResolvedHyperparameters
     estimate: MemoryEstimate | None
     fits: bool = True
     reasons: tuple[str, ...] = ()
+    shards: int = 1
 
 
 def choose_settings(
@@ -60,12 +62,12 @@ def choose_settings(
     machine: Machine,
     rows: RowLengths,
     can_quantize: bool,
-    shards: int = 1,
+    strategy: str = "auto",
 ) -> MemoryChoice:
     """The fastest settings that fit into the machine, where the job leaves the choice.
 
     Smaller parts of a batch come first, because they cost next to nothing; then checkpointing, which computes the
-    layers twice; then 4-bit weights, which change the model that is trained on.
+    layers twice; then 4-bit weights, which change the model that is trained on; then devices that share its weights.
 
     Args:
         resolved: The job's hyperparameters.
@@ -74,7 +76,7 @@ def choose_settings(
         machine: What the job is trained on.
         rows: What is known about the data.
         can_quantize: Whether quantization can be chosen.
-        shards: Devices that share the base model's weights.
+        strategy: ``ddp`` if each device has the whole base, ``fsdp`` if all share it, ``auto`` for what fits.
     """
     free = {name for name in MEMORY_FIELDS if requested.get(name) in (None, "auto")}
     if "precision" in free:
@@ -82,15 +84,15 @@ def choose_settings(
     if shape is None:
         return MemoryChoice(resolved, None)
     first: MemoryChoice | None = None
-    for candidate in _candidates(resolved, free, rows, can_quantize=can_quantize):
-        estimate = estimate_memory(shape, setup_of(candidate, machine, rows, shards=shards))
-        choice = MemoryChoice(
-            candidate, estimate, machine.usable_bytes is None or estimate.required <= machine.usable_bytes
-        )
-        if choice.fits:
-            break
-        first = first or choice
-    return replace(choice, reasons=tuple(_reasons(choice, first))) if choice.fits else choice
+    for shards in _shard_counts(strategy, machine.count, resolved.quantization):
+        for candidate in _candidates(resolved, free, rows, can_quantize=can_quantize and shards == 1):
+            estimate = estimate_memory(shape, setup_of(candidate, machine, rows, shards=shards))
+            fits = machine.usable_bytes is None or estimate.required <= machine.usable_bytes
+            choice = MemoryChoice(candidate, estimate, fits, shards=shards)
+            if fits:
+                return replace(choice, reasons=tuple(_reasons(choice, first)))
+            first = first or choice
+    return choice
 
 
 def setup_of(
@@ -125,6 +127,13 @@ def describe_choice(choice: MemoryChoice) -> Iterator[str]:
         yield "That is more than this machine can give; the job may end because the memory runs out"
 
 
+def _shard_counts(strategy: str, devices: int, quantization: str) -> list[int]:
+    """Numbers of devices that can share the weights, the fastest first; quantized weights cannot be divided."""
+    if strategy == "ddp" or quantization != "none":
+        return [1]
+    return [devices] if strategy == "fsdp" or devices == 1 else [1, devices]
+
+
 def _candidates(
     resolved: ResolvedHyperparameters, free: set[str], rows: RowLengths, *, can_quantize: bool
 ) -> Iterator[ResolvedHyperparameters]:
@@ -151,6 +160,8 @@ def _reasons(choice: MemoryChoice, first: MemoryChoice | None) -> Iterator[str]:
         return
     old, new = first.hyperparameters, choice.hyperparameters
     changes = []
+    if choice.shards != first.shards:
+        changes.append(f"{choice.shards} processes share the base model's weights")
     if new.quantization != old.quantization:
         changes.append(f"the base model is loaded with {new.quantization} weights")
     if new.gradient_checkpointing != old.gradient_checkpointing:

@@ -20,6 +20,7 @@ import torch.distributed as dist
 
 from ftpipe.errors import UsageError
 from ftpipe.modeling.chat_tokenizer import Example
+from ftpipe.modeling.machine import USABLE_PART, available_memory
 from ftpipe.training.batching import micro_batches
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.lora import trainable_parameters
@@ -30,8 +31,6 @@ RENDEZVOUS_TIMEOUT = timedelta(minutes=10)
 """How long the processes wait for each other at the start."""
 STEP_TIMEOUT = timedelta(hours=2)
 """How long to wait for another process. One that dies is noticed at once; this is for a machine that vanishes."""
-MAX_WEIGHT_SHARE = 0.5
-"""Share of a process's memory that the base's weights may take if each process has all of them."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,14 @@ ALONE = Rank()
 """The only process of a job."""
 
 
-def choose_strategy(requested: str, *, weight_bytes: int, memory_bytes: int, is_quantized: bool = False) -> str:
-    """Resolve ``auto``: ``fsdp`` if a process cannot hold all weights of the base, else ``ddp``, which sends less.
+def choose_strategy(requested: str, *, required_bytes: int, memory_bytes: int, is_quantized: bool = False) -> str:
+    """Resolve ``auto``: ``fsdp`` if a process with the whole base does not fit, else ``ddp``, which sends less.
+
+    Args:
+        requested: ``ddp``, ``fsdp`` or ``auto``.
+        required_bytes: What a process needs that has the whole base.
+        memory_bytes: What each process can have, from ``memory_per_process``.
+        is_quantized: Whether the base has quantized weights.
 
     Raises:
         UsageError: Weights that are quantized cannot be divided.
@@ -66,16 +71,17 @@ def choose_strategy(requested: str, *, weight_bytes: int, memory_bytes: int, is_
         )
     if requested != "auto" or is_quantized:
         return "ddp" if requested == "auto" else requested
-    return "fsdp" if weight_bytes > MAX_WEIGHT_SHARE * memory_bytes else "ddp"
+    return "fsdp" if required_bytes > USABLE_PART * memory_bytes else "ddp"
 
 
 def memory_per_process(processes: int) -> int:
-    """Memory in bytes that each of the processes of this machine can have: that of its GPU, else its share."""
+    """Memory in bytes that each of the processes of this machine can have: that of the smallest GPU, else its share."""
     import psutil
 
     if torch.cuda.is_available():
-        return int(torch.cuda.get_device_properties(0).total_memory)
-    return int(psutil.virtual_memory().total) // processes
+        gpus = range(torch.cuda.device_count())
+        return min(int(torch.cuda.get_device_properties(gpu).total_memory) for gpu in gpus)
+    return (available_memory() or int(psutil.virtual_memory().total)) // processes
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def run_on_cluster(
         memory_bytes = min(_wait_until_ready(ray, actors, on_status))
         strategy = choose_strategy(
             config.strategy,
-            weight_bytes=task.weight_bytes,
+            required_bytes=task.required_bytes,
             memory_bytes=memory_bytes,
             is_quantized=task.device_config.quantization != "none",
         )

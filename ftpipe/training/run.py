@@ -14,14 +14,15 @@ from ftpipe.modeling.base_facts import BaseFacts
 from ftpipe.modeling.base_models import resolve_base
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Example
 from ftpipe.modeling.device import has_accelerator, select_device
-from ftpipe.modeling.machine import can_quantize, this_machine
+from ftpipe.modeling.machine import Machine, can_quantize
+from ftpipe.modeling.memory import WEIGHT_BYTES, estimate_memory
 from ftpipe.training.batching import BadRows, TokenizedDataset, read_rows
 from ftpipe.training.dpo import Pair, read_pairs
 from ftpipe.training.hyperparameters import DEFAULT_CONTEXT, ResolvedHyperparameters, resolve_hyperparameters
 from ftpipe.training.job_directory import JobDirectory, JobSpec, TrainingPlan
 from ftpipe.training.job_recorder import JobRecorder
-from ftpipe.training.launcher import run_task
-from ftpipe.training.memory_settings import MemoryChoice, RowLengths, choose_settings, describe_choice
+from ftpipe.training.launcher import machine_of_process, run_task
+from ftpipe.training.memory_settings import MemoryChoice, RowLengths, choose_settings, describe_choice, setup_of
 from ftpipe.training.task import TrainingTask
 
 METHODS = ("supervised", "dpo")
@@ -92,10 +93,11 @@ def _prepare_task(directory: JobDirectory, spec: JobSpec, on_status: StatusCallb
     base_dir = resolve_base(spec.base_model, models_dir=spec.models_dir, on_status=on_status)
     facts, plan = BaseFacts.read(base_dir), directory.read_plan()
     notes: list[str] = []
+    machine = machine_of_process(spec.worker_config)
     loader = _DataLoader(spec, ChatTokenizer.load(base_dir), facts, plan, directory.bad_rows_file)
     loaded = loader.load_pairs(on_status) if spec.method == "dpo" else loader.load_conversations(on_status)
     if plan is None:
-        choice = _choose_settings(spec, facts, loaded)
+        choice = _choose_settings(spec, facts, loaded, machine)
         plan, notes = _first_plan(choice), list(describe_choice(choice))
         directory.write_plan(plan)
     device_config = select_device(plan.device_config)
@@ -108,27 +110,31 @@ def _prepare_task(directory: JobDirectory, spec: JobSpec, on_status: StatusCallb
         seed=spec.seed,
         training=loaded.training,
         validation=loaded.validation,
-        weight_bytes=(4 if device_config.dtype == "float32" else 2) * facts.parameters,
+        required_bytes=_required_bytes(plan.hyperparameters, facts, machine, loaded.rows),
         state_file=directory.state_file,
         initial_adapter=spec.initial_adapter,
     )
     return task, notes
 
 
-def _choose_settings(spec: JobSpec, facts: BaseFacts, loaded: _LoadedData) -> MemoryChoice:
-    """The hyperparameters, with those that depend on what this machine has."""
-    selected, machine = select_device(), this_machine()
-    config = spec.worker_config
-    is_sharded = config.strategy == "fsdp" and config.workers > 1
+def _choose_settings(spec: JobSpec, facts: BaseFacts, loaded: _LoadedData, machine: Machine) -> MemoryChoice:
+    """The hyperparameters, with those that depend on what each process has."""
     return choose_settings(
         loaded.hyperparameters,
         spec.hyperparameters,
         shape=facts.shape,
-        machine=replace(machine, device=selected.device, has_bfloat16=selected.dtype == "bfloat16"),
+        machine=machine,
         rows=loaded.rows,
-        can_quantize=can_quantize() and not is_sharded,
-        shards=config.workers if is_sharded else 1,
+        can_quantize=can_quantize(),
+        strategy=spec.worker_config.strategy,
     )
+
+
+def _required_bytes(chosen: ResolvedHyperparameters, facts: BaseFacts, machine: Machine, rows: RowLengths) -> int:
+    """Memory of a process that has the whole base; twice its weights if its architecture is not known."""
+    if facts.shape is None:
+        return round(2 * WEIGHT_BYTES[chosen.precision] * facts.parameters)
+    return estimate_memory(facts.shape, setup_of(chosen, machine, rows)).required
 
 
 def _first_plan(choice: MemoryChoice) -> TrainingPlan:

@@ -35,7 +35,7 @@ class TrainingTask:
         seed: Decides the order of rows and dropout.
         training: The training rows: examples, or pairs for DPO.
         validation: The validation rows.
-        weight_bytes: Size of the base's weights in memory.
+        required_bytes: Memory that a process needs which has the whole base.
         state_file: What an earlier run saved, if it exists.
         initial_adapter: Directory of the adapter that training starts from; ``None`` for a new one.
     """
@@ -48,7 +48,7 @@ class TrainingTask:
     seed: int
     training: Sequence[Example] | Sequence[Pair]
     validation: Sequence[Example] | Sequence[Pair]
-    weight_bytes: int
+    required_bytes: int
     state_file: Path
     initial_adapter: Path | None = None
 
@@ -63,7 +63,7 @@ class TrainingTask:
             "seed": self.seed,
             "training": [row.to_json() for row in self.training],
             "validation": [row.to_json() for row in self.validation],
-            "weight_bytes": self.weight_bytes,
+            "required_bytes": self.required_bytes,
             "state_file": str(self.state_file),
             "initial_adapter": None if self.initial_adapter is None else str(self.initial_adapter),
         }
@@ -82,7 +82,7 @@ class TrainingTask:
             device_config=DeviceConfig(**data["device_config"]),
             hyperparameters=ResolvedHyperparameters.from_json(data["hyperparameters"]),
             seed=data["seed"],
-            weight_bytes=data["weight_bytes"],
+            required_bytes=data["required_bytes"],
             state_file=Path(data["state_file"]),
             initial_adapter=Path(data["initial_adapter"]) if data["initial_adapter"] else None,
             **rows,

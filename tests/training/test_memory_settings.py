@@ -56,6 +56,27 @@ def test_choose_settings_does_not_quantize_without_the_package() -> None:
     assert not choose(14, can_quantize=False).fits
 
 
+@pytest.mark.parametrize(
+    ("requested", "strategy", "shards"),
+    [
+        ({"quantization": "none"}, "auto", 8),
+        ({"quantization": "none"}, "ddp", 1),
+        ({}, "auto", 1),  # 4-bit weights fit, and are not divided
+        ({}, "fsdp", 8),
+        ({"quantization": "8bit"}, "auto", 1),
+    ],
+)
+def test_choose_settings_divides_weights_that_do_not_fit(requested: dict[str, Any], strategy: str, shards: int) -> None:
+    machine = Machine("cuda", 14 * 10**9, 8, has_bfloat16=True)
+    resolved = replace(JOB, **requested)
+    choice = choose_settings(
+        resolved, requested, shape=LLAMA_8B, machine=machine, rows=ROWS, can_quantize=True, strategy=strategy
+    )
+    assert choice.shards == shards
+    assert choice.fits is (shards == 8 or not requested)
+    assert ("8 processes share" in "".join(choice.reasons)) is (shards == 8 and strategy == "auto")
+
+
 def test_choose_settings_of_unknown_architecture_or_memory_takes_the_fastest() -> None:
     """With the precision that suits the device."""
     for choice in (choose(4, shape=None), choose(None)):

@@ -16,7 +16,7 @@ from ftpipe.errors import UsageError
 from ftpipe.training import launcher
 from ftpipe.training.__main__ import main
 from ftpipe.training.job_directory import JobDirectory, WorkerConfig
-from ftpipe.training.launcher import LostWorkerError, WorkerArguments, run_task
+from ftpipe.training.launcher import LostWorkerError, WorkerArguments, machine_of_process, run_task
 from ftpipe.training.parallel import Rank, choose_strategy
 from ftpipe.training.run import run_job
 from tests.training.test_dpo import PAIRS
@@ -109,16 +109,26 @@ def test_killed_worker_costs_what_was_not_saved(base: Path, tmp_path: Path, stra
 
 
 def test_choose_strategy_shards_a_base_that_does_not_fit() -> None:
-    """Half of the memory is for what training needs besides."""
-    assert choose_strategy("auto", weight_bytes=16 * GIB, memory_bytes=80 * GIB) == "ddp"
-    assert choose_strategy("auto", weight_bytes=140 * GIB, memory_bytes=80 * GIB) == "fsdp"
-    assert choose_strategy("ddp", weight_bytes=140 * GIB, memory_bytes=80 * GIB) == "ddp"
-    assert choose_strategy("auto", weight_bytes=140 * GIB, memory_bytes=80 * GIB, is_quantized=True) == "ddp"
+    """Its memory is that of a process that has the whole base."""
+    assert choose_strategy("auto", required_bytes=16 * GIB, memory_bytes=80 * GIB) == "ddp"
+    assert choose_strategy("auto", required_bytes=140 * GIB, memory_bytes=80 * GIB) == "fsdp"
+    assert choose_strategy("ddp", required_bytes=140 * GIB, memory_bytes=80 * GIB) == "ddp"
+    assert choose_strategy("auto", required_bytes=140 * GIB, memory_bytes=80 * GIB, is_quantized=True) == "ddp"
+
+
+def test_machine_of_process_has_its_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machines of a cluster are not known here."""
+    monkeypatch.setattr(launcher, "gpu_count", lambda: 0)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("ftpipe.training.parallel.available_memory", lambda: 16 * GIB)
+    machines = [machine_of_process(WorkerConfig(workers=workers)) for workers in (0, 4)]
+    assert [(machine.memory_bytes, machine.count) for machine in machines] == [(16 * GIB, 1), (4 * GIB, 4)]
+    assert machine_of_process(WorkerConfig("ray", workers=8)).memory_bytes is None
 
 
 def test_choose_strategy_does_not_divide_quantized_weights() -> None:
     with pytest.raises(UsageError, match="quantized weights"):
-        choose_strategy("fsdp", weight_bytes=GIB, memory_bytes=GIB, is_quantized=True)
+        choose_strategy("fsdp", required_bytes=GIB, memory_bytes=GIB, is_quantized=True)
 
 
 def test_worker_arguments_round_trip(tmp_path: Path) -> None:
@@ -170,7 +180,7 @@ def test_task_is_written_for_workers(base: Path, tmp_path: Path) -> None:
             seed=7,
             training=[row],
             validation=[],
-            weight_bytes=12,
+            required_bytes=12,
             state_file=tmp_path / "state.safetensors",
             initial_adapter=tmp_path,
         )

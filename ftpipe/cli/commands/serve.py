@@ -141,7 +141,7 @@ class ServeOptions(ShadowOptions, InferenceOptions):
     type=click.Choice(["auto", "ddp", "fsdp"]),
     default=ServeOptions.strategy,
     show_default=True,
-    help="What each of them holds: the whole base model (ddp) or a part of it (fsdp). auto: by its size.",
+    help="What each of them holds: the whole base model (ddp) or a part of it (fsdp). auto: fsdp if ddp does not fit.",
 )
 @click.option(
     "--allowed-host",
