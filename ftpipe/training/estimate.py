@@ -73,11 +73,12 @@ def estimate_training(
         on_accelerator=machine.device != "cpu",
         method=method,
     )
+    rows = data.rows.cut_to(resolved.max_length)
     choice = choose_settings(
-        resolved, requested, shape=facts.shape, machine=machine, rows=data.rows, can_quantize=can_quantize
+        resolved, requested, shape=facts.shape, machine=machine, rows=rows, can_quantize=can_quantize
     )
     settings = choice.hyperparameters
-    speed, source = _speed(base, facts.shape, settings, data.rows, machine, jobs)
+    speed, source = _speed(base, facts.shape, settings, rows, machine, jobs)
     seconds = data.tokens * settings.n_epochs / speed if data.tokens is not None and speed else None
     return TrainingEstimate(
         base=base,
@@ -91,11 +92,11 @@ def estimate_training(
         n_epochs=settings.n_epochs,
         max_length=settings.max_length,
         micro_batch_tokens=settings.micro_batch_tokens,
-        longest_row=min(data.rows.longest, settings.max_length),
+        longest_row=rows.longest,
         tokens_per_epoch=data.tokens,
         **_memory_fields(choice, machine),
         reasons=choice.reasons,
-        remedies=tuple(_remedies(choice, requested, facts.shape, machine, data.rows)),
+        remedies=tuple(_remedies(choice, requested, facts.shape, machine, rows)),
         tokens_per_second=round(speed, 1) if speed else None,
         speed_source=source,
         seconds=round(seconds, 1) if seconds else None,
@@ -190,7 +191,7 @@ def _remedies(
         if flags and needs(smallest) <= usable:
             yield " ".join(flags)
             return
-    length = min(rows.longest, smallest.max_length)
+    length = rows.longest
     while length > MIN_LENGTH and needs(replace(smallest, max_length=length)) > usable:
         length //= 2
     if needs(replace(smallest, max_length=length)) <= usable:

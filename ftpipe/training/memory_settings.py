@@ -30,6 +30,10 @@ class RowLengths:
     trained_part: float = 1.0
     rows_per_example: int = 1
 
+    def cut_to(self, max_length: int) -> RowLengths:
+        """The lengths when longer rows are cut."""
+        return replace(self, longest=min(self.longest, max_length))
+
     @classmethod
     def of(cls, lengths: Sequence[int], trained: int, *, rows_per_example: int = 1) -> RowLengths:
         """From the length of each sequence, and how many of their tokens are trained."""
@@ -99,7 +103,7 @@ def setup_of(
     resolved: ResolvedHyperparameters, machine: Machine, rows: RowLengths, *, shards: int = 1
 ) -> TrainingSetup:
     """What the memory of a job depends on."""
-    longest = min(rows.longest, resolved.max_length)
+    longest = rows.cut_to(resolved.max_length).longest
     together = min(resolved.batch_size * rows.rows_per_example * longest, max(longest, resolved.micro_batch_tokens))
     return TrainingSetup(
         device=machine.device,

@@ -88,6 +88,17 @@ def test_estimate_names_the_setting_that_makes_it_fit(gigabytes: float, requeste
     assert remedy in refused.remedies[0]
 
 
+def test_estimate_counts_long_rows_as_they_are_cut() -> None:
+    """A row above ``max_length`` changes neither the memory nor the time."""
+    requested = {"max_length": 512}
+    longest, cut = (
+        estimate(LARGE, Machine("cpu", 44 * 10**9), JobData(RowLengths(length, 0.25), 100, 7000), requested=requested)
+        for length in (100_000, 512)
+    )
+    assert longest == cut
+    assert longest.micro_batch_tokens == 1024
+
+
 def test_estimate_has_no_remedy_if_the_weights_alone_are_too_large() -> None:
     refused = estimate(LARGE, Machine("cuda", 4 * 10**9, has_bfloat16=True))
     assert (refused.fits, refused.remedies) == (False, ())
