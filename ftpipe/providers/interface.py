@@ -181,10 +181,7 @@ class Models(Protocol):
         ``attempts`` among them is how often the request is sent at most, if its response is lost.
         """
 
-    def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[str]:
-        """The text of one chat completion, piece by piece."""
-
-    def stream_pieces(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[AnswerPiece]:
+    def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[AnswerPiece]:
         """One chat completion, piece by piece, with token probabilities and parts of tool calls if requested."""
 
     def chat_address(self, model: str) -> ChatAddress:

@@ -116,11 +116,7 @@ class ModelsClient:
         """Where chats with a model go that are forwarded as they came."""
         return self._api.chat_address(model)
 
-    def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[str]:
-        """The text of one chat completion, piece by piece."""
-        return (piece.text for piece in self.stream_pieces(model, messages, **sampling) if piece.text)
-
-    def stream_pieces(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[AnswerPiece]:
+    def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[AnswerPiece]:
         """One chat completion, piece by piece, with what belongs to the text."""
 
         def call(client: openai.OpenAI) -> Iterator[AnswerPiece]:

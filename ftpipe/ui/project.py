@@ -108,7 +108,7 @@ class Project:
     @cached_property
     def conversations(self) -> Conversations:
         """Conversations with its models."""
-        return Conversations(lambda name: self.endpoints.open(name, start=True).models.stream_pieces)
+        return Conversations(lambda name: self.endpoints.open(name, start=True).models.stream)
 
     @cached_property
     def feedback(self) -> FeedbackFiles:

@@ -156,7 +156,8 @@ def pieces_of(context: CliContext, target: ChatTarget, messages: Messages, sampl
     """
     from ftpipe.cli.output.progress import spinner
 
-    stream = iter(target.provider.models.stream(target.model, messages, **sampling))
+    pieces = target.provider.models.stream(target.model, messages, **sampling)
+    stream = (piece.text for piece in pieces if piece.text)
     try:
         with spinner(context, "waiting for the answer"):
             first = next(stream, "")

@@ -115,15 +115,9 @@ class FireworksModels:
         """
         return self._with_chat_name(model, lambda name: self._openai.chat(name, messages, **sampling))
 
-    def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[str]:
-        """The text of one chat completion, piece by piece."""
-        return (piece.text for piece in self.stream_pieces(model, messages, **sampling) if piece.text)
-
-    def stream_pieces(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[AnswerPiece]:
+    def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[AnswerPiece]:
         """One chat completion of a base, or of a tuned model that is deployed, piece by piece."""
-        yield from self._with_chat_name(
-            model, lambda name: _start(self._openai.stream_pieces(name, messages, **sampling))
-        )
+        yield from self._with_chat_name(model, lambda name: _start(self._openai.stream(name, messages, **sampling)))
 
     def chat_address(self, model: str) -> ChatAddress:
         """Where chats with a model go; which form of its name is known is found with an answer of one token."""

@@ -97,15 +97,11 @@ class TogetherModels:
         except NotFoundError as exc:
             raise _not_deployed(model, exc) from exc
 
-    def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[str]:
-        """The text of one chat completion, piece by piece."""
-        return (piece.text for piece in self.stream_pieces(model, messages, **sampling) if piece.text)
-
-    def stream_pieces(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[AnswerPiece]:
+    def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[AnswerPiece]:
         """One chat completion, piece by piece; a tuned model answers under the name of its deployment."""
         client, name = self._route(model)
         try:
-            yield from client.stream_pieces(name, messages, **sampling)
+            yield from client.stream(name, messages, **sampling)
         except NotFoundError as exc:
             raise _not_deployed(model, exc) from exc
 

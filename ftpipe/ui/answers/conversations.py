@@ -22,7 +22,7 @@ MAX_TURNS = 50
 MAX_ANSWER_CHARACTERS = 400_000
 
 StreamPieces = Callable[..., Iterator[AnswerPiece]]
-"""``stream_pieces`` of the models of a provider."""
+"""``stream`` of the models of a provider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class Conversations:
     """The conversations of one project.
 
     Args:
-        open_stream: Opens a provider by its name and returns its ``stream_pieces``.
+        open_stream: Opens a provider by its name and returns the ``stream`` of its models.
         clock: Monotonic seconds.
     """
 

@@ -88,8 +88,9 @@ def test_chat_address_has_the_name_that_is_known(
 def test_stream_tries_both_forms_of_the_name(provider: Provider, host: FireworksServer, job_id: str) -> None:
     host.accepts_short_chat_name = True
     model = deploy(provider, job_id)
-    assert "".join(provider.models.stream(model, MESSAGES)).startswith(f"answer of {model}#ftpipe-")
-    assert "".join(provider.models.stream(BASE, MESSAGES)) == f"answer of {BASE}"
+    tuned, base = ("".join(piece.text for piece in provider.models.stream(name, MESSAGES)) for name in (model, BASE))
+    assert tuned.startswith(f"answer of {model}#ftpipe-")
+    assert base == f"answer of {BASE}"
 
 
 def test_chat_waits_for_a_deployment_that_scales_up(host: FireworksServer, tmp_path: Path) -> None:

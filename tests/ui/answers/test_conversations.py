@@ -27,7 +27,7 @@ class FakeModels:
         self.may_go_on = threading.Event()
         self.may_go_on.set()
 
-    def open(self, provider: str) -> Any:  # stream_pieces
+    def open(self, provider: str) -> Any:  # the stream of its models
         def stream(model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[AnswerPiece]:
             self.requests.append({"provider": provider, "model": model, "messages": messages, **sampling})
             if model in self.errors:
