@@ -1,12 +1,13 @@
-"""How fast the finished jobs of this machine were, and how much memory they had: later estimates learn from them."""
+"""How fast the finished jobs of this machine were, which later estimates learn from, and how much memory they had."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 from ftpipe.atomic_files import read_json
-from ftpipe.modeling.base_facts import BaseFacts
 from ftpipe.modeling.base_models import find_installed_folder
 from ftpipe.modeling.model_shape import ModelShape
 
@@ -46,7 +47,8 @@ def read_measured_jobs(jobs_dir: Path, models_dir: Path) -> list[MeasuredJob]:
         models_dir: The folder of base models.
     """
     folders = sorted(jobs_dir.glob("ftjob-*"), key=_finished_at, reverse=True)[:MAX_JOBS]
-    return [job for folder in folders if (job := _read(folder, models_dir)) is not None]
+    shape_of = cache(partial(_read_shape, models_dir))
+    return [job for folder in folders if (job := _read(folder, shape_of)) is not None]
 
 
 def _finished_at(folder: Path) -> float:
@@ -56,7 +58,12 @@ def _finished_at(folder: Path) -> float:
         return 0.0
 
 
-def _read(folder: Path, models_dir: Path) -> MeasuredJob | None:
+def _read_shape(models_dir: Path, base: str) -> ModelShape | None:
+    folder = find_installed_folder(base, models_dir)
+    return None if folder is None else ModelShape.from_config(read_json(folder / "config.json") or {})
+
+
+def _read(folder: Path, shape_of: Callable[[str], ModelShape | None]) -> MeasuredJob | None:
     spec, plan, progress, result = (
         read_json(folder / f"{name}.json") or {} for name in ("spec", "plan", "progress", "result")
     )
@@ -75,7 +82,6 @@ def _read(folder: Path, models_dir: Path) -> MeasuredJob | None:
         targets = tuple(map(str, settings["target_modules"]))
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
-    installed = find_installed_folder(base, models_dir)
     peak = progress.get("peak_memory_bytes")
     return MeasuredJob(
         base=base,
@@ -83,5 +89,5 @@ def _read(folder: Path, models_dir: Path) -> MeasuredJob | None:
         targets=targets,
         tokens_per_second=speed,
         peak_memory_bytes=peak if isinstance(peak, int) else None,
-        shape=BaseFacts.read(installed).shape if installed else None,
+        shape=shape_of(base),
     )
