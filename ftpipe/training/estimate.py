@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ftpipe.formatting import plural
 from ftpipe.modeling.base_facts import BaseFacts
 from ftpipe.modeling.machine import Machine
 from ftpipe.modeling.memory import estimate_memory
@@ -131,7 +132,7 @@ def _speed(
     similar = [job for job in jobs if job.kind == kind]
     own = [job.tokens_per_second for job in similar if job.base == base and job.targets == settings.target_modules]
     if own:
-        return statistics.median(own), f"measured in {len(own)} earlier job{'s' * (len(own) > 1)} here with this base"
+        return statistics.median(own), f"measured in {plural(len(own), 'earlier job')} here with this base"
     if shape is None:
         return None, ""
     work = flops_per_token(shape, settings, rows)
@@ -141,14 +142,12 @@ def _speed(
         if job.shape is not None
     ]
     if rates:
-        return statistics.median(
-            rates
-        ) / work, f"from {len(rates)} earlier job{'s' * (len(rates) > 1)} here, scaled by size"
+        return statistics.median(rates) / work, f"from {plural(len(rates), 'earlier job')} here, scaled by size"
     if machine.device != "cpu":
         return None, ""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     guess = cores * CORE_FLOPS[settings.precision] / work
-    return guess, f"a rough guess for {cores} core{'s' * (cores > 1)}; finished jobs here make it exact"
+    return guess, f"a rough guess for {plural(cores, 'core')}; finished jobs here make it exact"
 
 
 def flops_per_token(shape: ModelShape, settings: ResolvedHyperparameters, rows: RowLengths) -> float:
