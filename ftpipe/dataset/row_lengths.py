@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from heapq import nlargest
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,29 +40,31 @@ def read_job_data(path: Path, model: str, tokens: TokenStats, *, is_preference: 
     """
     factor = 2 if is_preference else 1
     check = find_training_check(model)
-    counted = _count(path, check, is_preference=is_preference) if check is not None else None
+    counted = _count(path, check, tokens.examples, is_preference=is_preference) if check is not None else None
     if counted is None:
         rows = RowLengths(max(1, tokens.max), tokens.trained / max(1, tokens.total), factor)
         return JobData(rows, tokens.examples, tokens.total)
     return counted
 
 
-def _count(path: Path, check: TrainingCheck, *, is_preference: bool) -> JobData | None:
-    """With the base model's own tokenizer; ``None`` if there is none, or no row can be rendered."""
+def _count(path: Path, check: TrainingCheck, examples: int, *, is_preference: bool) -> JobData | None:
+    """With the base model's own tokenizer; ``None`` if there is none, or no row can be rendered.
+
+    The file is read twice: all its rows may need more memory than there is.
+    """
     tokenizer = check.chat_tokenizer
     if tokenizer is None:
         return None
-    lines = [text for _, text in iter_lines(path)]
-    sample = lines[:: max(1, len(lines) // MAX_COUNTED_ROWS)]
-    largest = sorted(lines, key=len, reverse=True)[:LARGEST_ROWS]
-    counts = [count for text in sample if (count := _tokens_of(tokenizer, text, is_preference=is_preference))]
+    sample = islice(iter_lines(path), 0, None, max(1, examples // MAX_COUNTED_ROWS))
+    counts = [count for _, text in sample if (count := _tokens_of(tokenizer, text, is_preference=is_preference))]
     if not counts:
         return None
     lengths = [length for row, _ in counts for length in row]
+    largest = nlargest(LARGEST_ROWS, (text for _, text in iter_lines(path)), key=len)
     longest = [max(count[0]) for text in largest if (count := _tokens_of(tokenizer, text, is_preference=is_preference))]
     rows = RowLengths.of(lengths, sum(trained for _, trained in counts), rows_per_example=2 if is_preference else 1)
-    total = round(sum(lengths) * len(lines) / len(counts))
-    return JobData(replace(rows, longest=max(rows.longest, *longest)), len(lines), total)
+    total = round(sum(lengths) * examples / len(counts))
+    return JobData(replace(rows, longest=max([rows.longest, *longest])), examples, total)
 
 
 def _tokens_of(tokenizer: ChatTokenizer, text: bytes, *, is_preference: bool) -> tuple[list[int], int] | None:

@@ -24,6 +24,13 @@ def data(tmp_path: Path) -> Path:
     return path
 
 
+def save_tokenizer() -> None:
+    """A base model with the name tiny, as far as rows are counted with it."""
+    folder = models_dir() / "tiny"
+    tiny_tokenizer().save_pretrained(folder)
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+
+
 def test_read_job_data_without_tokenizer_uses_the_report(data: Path) -> None:
     tokens = validate(data, target="local").tokens
     assert tokens is not None
@@ -34,9 +41,7 @@ def test_read_job_data_without_tokenizer_uses_the_report(data: Path) -> None:
 
 def test_read_job_data_counts_with_the_tokenizer_of_the_base(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One token per character; also of a sample, which always has the longest rows."""
-    folder = models_dir() / "tiny"
-    tiny_tokenizer().save_pretrained(folder)
-    (folder / "config.json").write_text("{}", encoding="utf-8")
+    save_tokenizer()
     tokens = validate(data, target="local").tokens
     assert tokens is not None
     whole = read_job_data(data, "tiny", tokens)
@@ -47,6 +52,18 @@ def test_read_job_data_counts_with_the_tokenizer_of_the_base(data: Path, monkeyp
     sample = read_job_data(data, "tiny", tokens)
     assert sample.rows.longest == whole.rows.longest
     assert sample.examples == 41
+
+
+def test_read_job_data_leaves_out_rows_that_cannot_be_rendered(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if they are the largest ones."""
+    save_tokenizer()
+    tokens = validate(data, target="local").tokens
+    assert tokens is not None
+    whole = read_job_data(data, "tiny", tokens)
+    broken = json.dumps({"messages": [{"role": "user", "content": {"long": "x" * 9000}}]})
+    data.write_text(data.read_text(encoding="utf-8") + broken + "\n", encoding="utf-8")
+    monkeypatch.setattr(row_lengths, "LARGEST_ROWS", 1)
+    assert read_job_data(data, "tiny", tokens) == whole
 
 
 def test_read_job_data_of_pairs_counts_both_answers(tmp_path: Path) -> None:
