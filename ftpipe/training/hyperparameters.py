@@ -20,6 +20,7 @@ MAX_MICRO_BATCH_TOKENS, MIN_MICRO_BATCH_TOKENS = 4096, 256
 """Padded tokens that are computed together at most, and below which less memory is not worth the time."""
 PRECISIONS = ("float32", "bfloat16")
 QUANTIZATIONS = ("none", "4bit", "8bit")
+DEFAULT_BETA = 0.1
 DEFAULT_CONTEXT = 2048
 """Context length of a base model whose configuration names none."""
 
@@ -173,7 +174,7 @@ def resolve_hyperparameters(
             requested.get("max_length"), max_context=max_context, on_accelerator=on_accelerator
         ),
         max_grad_norm=_number(requested, "max_grad_norm", 1.0, 0.0, 1e6, exclusive=True),
-        beta=_number(requested, "beta", 0.1, 0.0, 2.0, exclusive=True) if method == "dpo" else None,
+        beta=_number(requested, "beta", DEFAULT_BETA, 0.0, 2.0, exclusive=True) if method == "dpo" else None,
         skip_bad_rows=_boolean(requested, "skip_bad_rows"),
         precision=_choice(requested, "precision", PRECISIONS),
         quantization=_choice(requested, "quantization", QUANTIZATIONS),

@@ -13,13 +13,11 @@ from ftpipe.modeling.device import DeviceConfig
 from ftpipe.modeling.loading import enable_gradient_checkpointing, load_adapter, load_base, use_fused_kernels
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.dpo import DPOObjective, Pair
-from ftpipe.training.hyperparameters import ResolvedHyperparameters
+from ftpipe.training.hyperparameters import DEFAULT_BETA, ResolvedHyperparameters
 from ftpipe.training.lora import add_adapter
 from ftpipe.training.loss import Objective, SupervisedObjective
 from ftpipe.training.parallel import ALONE, ParallelModel, Rank
 from ftpipe.training.trainer import Report, Trainer
-
-DEFAULT_BETA = 0.1
 
 
 @dataclass(frozen=True)
