@@ -24,6 +24,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.plan import llama
+
 BUDGET_SECONDS = 440.0
 """No case starts later than this after the start of the script."""
 WARMUP_STEPS = 2
@@ -44,25 +46,10 @@ class Base:
     """Rows of each batch."""
 
 
-def llama(layers: int, hidden: int, intermediate: int, heads: int, kv_heads: int, vocabulary: int) -> dict[str, Any]:
-    """A ``config.json`` of the Llama family."""
-    return {
-        "model_type": "llama",
-        "num_hidden_layers": layers,
-        "hidden_size": hidden,
-        "intermediate_size": intermediate,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "vocab_size": vocabulary,
-        "max_position_embeddings": 8192,
-        "tie_word_embeddings": False,
-        "rope_theta": 500_000.0,
-    }
-
-
-SMALL = Base("0.5B", llama(24, 896, 4864, 14, 2, 151_936) | {"tie_word_embeddings": True}, tokens=1024, rows=4)
-LARGE = Base("8B", llama(32, 4096, 14_336, 32, 8, 128_256), tokens=4096, rows=1)
-TINY = Base("tiny", llama(2, 64, 128, 4, 2, 512), tokens=64, rows=2)
+ROPE, UNTIED = {"rope_theta": 500_000.0}, {"tie_word_embeddings": False}
+SMALL = Base("0.5B", llama(24, 896, 4864, 14, 2, 151_936) | ROPE, tokens=1024, rows=4)
+LARGE = Base("8B", llama(32, 4096, 14_336, 32, 8, 128_256) | ROPE | UNTIED, tokens=4096, rows=1)
+TINY = Base("tiny", llama(2, 64, 128, 4, 2, 512) | ROPE | UNTIED, tokens=64, rows=2)
 
 
 @dataclass
