@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ftpipe.atomic_files import read_json
 from ftpipe.catalog.base_models import base_models, example_limit, find_base
 from ftpipe.catalog.hub_models import hub_models
 from ftpipe.catalog.training_prices import PriceRow, PriceTable
+from ftpipe.modeling.base_facts import BaseFacts
 from ftpipe.modeling.base_models import (
     DEFAULT_BASE,
     DEFAULT_LICENCE,
@@ -20,7 +21,7 @@ from ftpipe.modeling.base_models import (
     find_installed_folder,
     installed_bases,
 )
-from ftpipe.modeling.machine import physical_memory
+from ftpipe.modeling.machine import available_memory
 from ftpipe.modeling.memory import TrainingSetup, estimate_memory
 from ftpipe.modeling.model_shape import ModelShape
 from ftpipe.records import Method
@@ -61,23 +62,16 @@ def _installed(name: str, models_dir: Path) -> TrainableBase:
         row = next(one for one in hub_models() if one.name.lower().endswith(f"/{DEFAULT_BASE}"))
         base = _on_this_machine(name, "downloadable", row.shape, context=row.context, licence=DEFAULT_LICENCE)
         return base.model_copy(update={"download_bytes": PACKAGE_BYTES})
-    config = _read_config(folder)
+    facts = BaseFacts.of_config(read_json(folder / "config.json") or {})
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     licence = DEFAULT_LICENCE if name == DEFAULT_BASE else _licence_of(name, folder)
-    context = (config.get("text_config") or config).get("max_position_embeddings")
-    base = _on_this_machine(
-        name,
-        "installed",
-        ModelShape.from_config(config),
-        context=context if isinstance(context, int) else None,
-        licence=licence,
-    )
+    base = _on_this_machine(name, "installed", facts.shape, context=facts.context, licence=licence)
     return base.model_copy(update={"download_bytes": size})
 
 
 def _on_this_machine(name: str, availability: Availability, shape: ModelShape | None, **known: Any) -> TrainableBase:
     memory = estimate_memory(shape, TrainingSetup()).required if shape else None
-    total = physical_memory()
+    total = available_memory()
     return TrainableBase(
         name=name,
         provider="local",
@@ -89,14 +83,6 @@ def _on_this_machine(name: str, availability: Availability, shape: ModelShape | 
         fits_in_memory=None if memory is None or total is None else memory <= total,
         **known,
     )
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return config if isinstance(config, dict) else {}
 
 
 def _licence_of(name: str, folder: Path) -> str | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftpipe.atomic_files import read_json
 from ftpipe.catalog.base_models import find_base
+from ftpipe.modeling.base_facts import BaseFacts
 from ftpipe.modeling.base_models import is_hub_id
 from ftpipe.modeling.chat_messages import ChatTemplateError, Message, is_trained
 from ftpipe.modeling.chat_template import ChatTemplate
@@ -134,10 +135,8 @@ def local_token_limit(model: str, max_length: object) -> int:
         UsageError: It is not a number in the range of the model.
     """
     folder, known = _base_folder(model), find_base(model) if model else None
-    config = (read_json(folder / "config.json") or {}) if folder else {}
-    text_config = config.get("text_config")
-    context = (text_config if isinstance(text_config, dict) else config).get("max_position_embeddings")
-    if not isinstance(context, int):
+    context = BaseFacts.of_config(read_json(folder / "config.json") or {}).context if folder else None
+    if context is None:
         context = DEFAULT_CONTEXT if folder else (known.context if known else None) or UNKNOWN_CONTEXT
     return max_sequence_length(max_length, max_context=context, on_accelerator=has_accelerator())
 

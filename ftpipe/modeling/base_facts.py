@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ftpipe.atomic_files import read_json
-from ftpipe.modeling.model_shape import ModelShape
+from ftpipe.modeling.model_shape import ModelShape, decoder_config
 
 MAX_HEADER_BYTES = 100_000_000
 """Largest header of a safetensors file. Source: https://github.com/huggingface/safetensors, README, 2026-11-29."""
@@ -33,8 +33,7 @@ class BaseFacts:
     @classmethod
     def of_config(cls, config: Mapping[str, Any]) -> BaseFacts:
         """What a ``config.json`` says; the number of parameters is that of its dimensions."""
-        text = config.get("text_config")
-        context = (text if isinstance(text, dict) else config).get("max_position_embeddings")
+        context = decoder_config(config).get("max_position_embeddings")
         shape = ModelShape.from_config(config)
         return cls(shape, context if isinstance(context, int) else None, shape.parameters if shape else 0)
 

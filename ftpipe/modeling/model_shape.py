@@ -44,7 +44,7 @@ class ModelShape:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ModelShape | None:
         """The shape in a ``config.json``; ``None`` for architectures that it does not describe."""
-        config = config.get("text_config") or config
+        config = decoder_config(config)
         kind = str(config.get("model_type") or "")
         experts = _positive(config, ("num_local_experts", "num_experts"))
         widths = ("moe_intermediate_size", "intermediate_size") if experts else ("intermediate_size",)
@@ -60,8 +60,8 @@ class ModelShape:
             hidden=hidden,
             intermediate=intermediate,
             heads=heads,
-            kv_heads=config.get("num_key_value_heads") or heads,
-            head_dim=config.get("head_dim") or hidden // heads,
+            kv_heads=_positive(config, ("num_key_value_heads",)) or heads,
+            head_dim=_positive(config, ("head_dim",)) or hidden // heads,
             vocabulary=vocabulary,
             tied=bool(config.get("tie_word_embeddings", True)),
             experts=experts,
@@ -126,6 +126,12 @@ class ModelShape:
     def adapter_parameters(self, targets: Iterable[str], rank: int) -> int:
         """Weights of a LoRA adapter."""
         return self.layers * rank * sum(inputs + outputs for inputs, outputs in self.adapted_layers(targets))
+
+
+def decoder_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a ``config.json`` that describes the decoder: all of it, unless the model also reads images."""
+    text = config.get("text_config")
+    return text if isinstance(text, dict) else config
 
 
 def _positive(config: Mapping[str, Any], names: Iterable[str]) -> int:

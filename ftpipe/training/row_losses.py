@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftpipe.atomic_files import read_json
 from ftpipe.errors import FtpipeError, MissingExtraError
+from ftpipe.modeling.base_facts import BaseFacts
 from ftpipe.modeling.device import DeviceConfig, select_device, use_passive_omp_wait
 from ftpipe.training.batching import REFUSE_BAD_ROWS, BadRows
 from ftpipe.training.hyperparameters import DEFAULT_CONTEXT
@@ -144,9 +146,8 @@ def training_settings(base: Path, adapters: Sequence[Path | None]) -> tuple[Devi
         if plan is not None:
             resolved = plan.hyperparameters
             return select_device(plan.device_config), resolved.max_length, BadRows(resolved.skip_bad_rows)
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    context = int(config.get("text_config", config).get("max_position_embeddings") or DEFAULT_CONTEXT)
-    return select_device(), context, REFUSE_BAD_ROWS
+    context = BaseFacts.of_config(read_json(base / "config.json") or {}).context
+    return select_device(), context or DEFAULT_CONTEXT, REFUSE_BAD_ROWS
 
 
 def write(row: Mapping[str, Any]) -> None:
