@@ -74,12 +74,10 @@ def estimate_training(
         on_accelerator=machine.device != "cpu",
         method=method,
     )
-    rows = data.rows.cut_to(resolved.max_length)
-    choice = choose_settings(
-        resolved, requested, shape=facts.shape, machine=machine, rows=rows, can_quantize=can_quantize
-    )
+    rows, shape = data.rows.cut_to(resolved.max_length), facts.shape
+    choice = choose_settings(resolved, requested, shape=shape, machine=machine, rows=rows, can_quantize=can_quantize)
     settings = choice.hyperparameters
-    speed, source = _speed(base, facts.shape, settings, rows, machine, jobs)
+    speed, source = _speed(base, shape, settings, rows, machine, jobs)
     seconds = data.tokens * settings.n_epochs / speed if data.tokens is not None and speed else None
     return TrainingEstimate(
         base=base,
@@ -97,7 +95,7 @@ def estimate_training(
         tokens_per_epoch=data.tokens,
         **_memory_fields(choice, machine),
         reasons=choice.reasons,
-        remedies=tuple(_remedies(choice, requested, facts.shape, machine, rows)),
+        remedies=tuple(_remedies(choice, requested, shape, machine, rows)),
         tokens_per_second=round(speed, 1) if speed else None,
         speed_source=source,
         seconds=round(seconds, 1) if seconds else None,
