@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from ftpipe.errors import FtpipeError, LocalStateError
 from ftpipe.inference.detokenizer import Delta
 from ftpipe.server.inference.messages import Command, Event, Generation, decode_events, encode_command
-from ftpipe.server.jobs.trainer_process import count_oom_kills, trainer_environment
+from ftpipe.server.jobs.trainer_process import count_oom_kills, signal_name, trainer_environment
 
 log = logging.getLogger("ftpipe.server")
 
@@ -213,11 +213,13 @@ class EngineProcess:
             self._end_reason = reason
             answers, futures = list(self._answers.values()), list(self._futures.values())
             loads = tuple(self._loads.values())
-        self._on_end(UnfinishedWork(reason, tuple(answer.generation for answer in answers), loads))
-        for answer in answers:
-            answer.events.put(_ended(reason))
-        for future in futures:
-            future.set_exception(_ended(reason))
+        try:
+            self._on_end(UnfinishedWork(reason, tuple(answer.generation for answer in answers), loads))
+        finally:  # those who wait get their error, whatever happens
+            for answer in answers:
+                answer.events.put(_ended(reason))
+            for future in futures:
+                future.set_exception(_ended(reason))
         with self._send_lock:  # no thread may write to a descriptor that has been closed, and perhaps used again
             self._connection.close()
 
@@ -248,5 +250,5 @@ def _describe_end(code: int, oom_kills_before: int | None) -> str:
     if code == -signal.SIGKILL and oom_kills_before is not None and (count_oom_kills() or 0) > oom_kills_before:
         return "was ended by the system, because the memory had run out"
     if code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
+        return f"was ended by {signal_name(-code)}"
     return f"ended with exit code {code}"

@@ -140,6 +140,11 @@ def count_oom_kills(path: Path = Path("/proc/vmstat")) -> int | None:
         return None
 
 
+def signal_name(number: int) -> str:
+    """``SIGKILL`` for 9, for example; most real-time signals have no name."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+
+
 def find_running(directory: JobDirectory) -> TrainerProcess | None:
     """The trainer that is running on a directory, or ``None``."""
     return TrainerProcess(directory, _find_pid(directory)) if is_locked(directory) else None

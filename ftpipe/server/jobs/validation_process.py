@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import Any, Protocol
 from ftpipe.atomic_files import read_json
 from ftpipe.child_environment import child_environment, python_path
 from ftpipe.errors import LocalStateError
+from ftpipe.server.jobs.trainer_process import signal_name
 from ftpipe.server.storage import JobRow
 from ftpipe.training.job_directory import OUT_OF_MEMORY_EXIT_CODE, JobDirectory
 
@@ -116,7 +116,7 @@ class ValidationProcess:
         if code == OUT_OF_MEMORY_EXIT_CODE:
             return ValidationCrash(f"it needed more than {MAX_MEMORY_BYTES // 1024**3} GiB of memory")
         if code < 0:
-            return ValidationCrash(f"it was ended by {signal.Signals(-code).name}")
+            return ValidationCrash(f"it was ended by {signal_name(-code)}")
         return ValidationCrash(f"it ended with exit code {code}")
 
     def stop(self) -> None:

@@ -190,7 +190,10 @@ def test_remote_engine_answers_200_requests_at_once(shared: Harness) -> None:
     assert [len(text.split()) for text in texts] == [number % 7 for number in range(200)]
 
 
-def test_remote_engine_fails_running_requests_when_process_is_killed(harness: Harness) -> None:
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGRTMIN + 2, f"signal {signal.SIGRTMIN + 2}")]
+)
+def test_remote_engine_fails_running_requests_when_process_is_killed(harness: Harness, number: int, name: str) -> None:
     """All get an error, also a load; the next request starts a new process, which answers the same requests."""
     assert harness.engine.pid is None  # nothing is started before it is needed
     running = [harness.generate(f"count {number} 1000000") for number in range(3)]
@@ -199,9 +202,9 @@ def test_remote_engine_fails_running_requests_when_process_is_killed(harness: Ha
     loading = harness.engine.load("endless")
     pid = harness.engine.pid
     assert pid is not None
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, number)
     for pieces in running:
-        with pytest.raises(InferenceEndedError, match="was ended by SIGKILL"):
+        with pytest.raises(InferenceEndedError, match=f"was ended by {name}"):
             for _ in pieces:
                 pass
     with pytest.raises(InferenceEndedError):
