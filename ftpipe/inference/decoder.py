@@ -203,7 +203,7 @@ class Decoder:
         for sequence in ordered:
             sequence.length += 1
         if order != sorted(order):
-            hidden = hidden[[order.index(index) for index in range(len(order))]]
+            hidden = hidden[sorted(range(len(order)), key=order.__getitem__)]  # in the order of the arguments again
         return self._logits(hidden)
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:

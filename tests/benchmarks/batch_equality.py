@@ -14,14 +14,10 @@ from typing import get_args
 import click
 
 from ftpipe.inference.batch_model import Precision
-from ftpipe.inference.decoder import Decoder
-from ftpipe.inference.transformers_model import TransformersModel
 from ftpipe.modeling.base_models import DEFAULT_BASE, resolve_base
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer
-from ftpipe.modeling.device import DeviceConfig
-from ftpipe.modeling.loading import load_base
 from ftpipe.paths import models_dir
-from tests.inference.batch_models import make_adapter, run_alone, run_together
+from tests.inference.batch_models import make_adapter, make_decoder, run_alone, run_together
 
 TOKENS = 24
 BATCH_SIZE = 16
@@ -39,14 +35,10 @@ def main() -> None:
     tokenizer = ChatTokenizer.load(base)
     rows = [json.loads(line) for path in sorted(DATA.glob("*.jsonl")) for line in path.read_text("utf-8").splitlines()]
     prompts = [tokenizer.prompt(row["messages"][:-1], row.get("tools")) for row in rows if "messages" in row]
-    device = DeviceConfig("cpu", "float32")
     with tempfile.TemporaryDirectory() as folder:
         adapters = [make_adapter(base, Path(folder) / name, shift) for name, shift in (("a", 0.001), ("b", -0.001))]
         requests = [(adapter, ids) for ids in prompts[: options.prompts] for adapter in adapters]
-        alone, together = (
-            Decoder(load_base(base, device), options.precision, lambda: TransformersModel(load_base(base, device)))
-            for _ in range(2)
-        )
+        alone, together = (make_decoder(base, options.precision) for _ in range(2))
         equal = 0
         for start in range(0, len(requests), BATCH_SIZE):
             batch = requests[start : start + BATCH_SIZE]

@@ -19,16 +19,13 @@ from typing import get_args
 import click
 
 from ftpipe.inference.batch_model import Precision
-from ftpipe.inference.decoder import Decoder
-from ftpipe.inference.transformers_model import TransformersModel
 from ftpipe.modeling.base_models import DEFAULT_BASE, resolve_base
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer
-from ftpipe.modeling.device import DeviceConfig
-from ftpipe.modeling.loading import load_base, load_tokenizer
+from ftpipe.modeling.loading import load_tokenizer
 from ftpipe.paths import models_dir
 from ftpipe.training.job_directory import JobDirectory, JobSpec
 from ftpipe.training.run import run_job
-from tests.inference.batch_models import run_together
+from tests.inference.batch_models import make_decoder, run_together
 
 DATA = Path(__file__).parents[2] / "data" / "support_desk"
 TOKENS = 16
@@ -83,10 +80,9 @@ def main() -> None:
     rows = [json.loads(line)["messages"] for line in (DATA / "test.jsonl").read_text("utf-8").splitlines()]
     prompts, expected = [chat_tokenizer.prompt(row[:-1]) for row in rows], [row[-1]["content"] for row in rows]
     end = chat_tokenizer.end_of_turn()
-    device = DeviceConfig("cpu", "float32")
     reference: dict[Path, list[str]] = {}
     for precision in get_args(Precision):
-        decoder = Decoder(load_base(base, device), precision, lambda: TransformersModel(load_base(base, device)))
+        decoder = make_decoder(base, precision)
         total_right = total_same = 0
         for adapter in adapters:
             answers: list[str] = []

@@ -141,10 +141,10 @@ def measure_new_beginnings(engine: Engine, base: Path) -> list[str]:
     lines: list[str] = []
     for clients in (1, 16):
         system = f"Shop {clients}. {LONG_SYSTEM}"
-        firsts = [measure(chat_of(engine, base, [None], system=f"{time.time()} {system}", max_tokens=1), clients, 0)[1]]
-        firsts.append(
+        firsts = [
             measure(chat_of(engine, base, [None], system=f"{time.time()} {system}", max_tokens=1), clients, 0)[1]
-        )
+            for _ in range(2)
+        ]
         lines.append(f"{min(firsts):.2f} s for {clients}")
     return lines
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ftpipe.inference.batch_model import BatchModel, BatchSequence
+from ftpipe.inference.batch_model import BatchModel, BatchSequence, Precision
+from ftpipe.inference.decoder import Decoder
+from ftpipe.inference.transformers_model import TransformersModel
 from ftpipe.modeling.device import DeviceConfig
 from ftpipe.modeling.loading import load_base
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
@@ -24,6 +26,12 @@ def make_adapter(base: Path, folder: Path, shift: float) -> Path:
     folder.mkdir(parents=True)
     save_adapter(model, folder, base_model="tiny")
     return folder
+
+
+def make_decoder(base: Path, precision: Precision = "float32", dtype: str = "float32", **limits: int) -> Decoder:
+    """A decoder of a base, which it loads once more for adapters that only peft can compute."""
+    device = DeviceConfig("cpu", dtype)
+    return Decoder(load_base(base, device), precision, lambda: TransformersModel(load_base(base, device)), **limits)
 
 
 def run_alone(model: BatchModel, adapter: Path | None, prompt: Sequence[int], *, tokens: int) -> list[int]:

@@ -18,7 +18,7 @@ from ftpipe.inference.prefix_cache import PREFIX_BLOCK_TOKENS, PrefixCache
 from ftpipe.inference.transformers_model import TransformersModel
 from ftpipe.modeling.device import DeviceConfig
 from ftpipe.modeling.loading import load_base, quiet_peft
-from tests.inference.batch_models import make_adapter, run_alone, run_together
+from tests.inference.batch_models import make_adapter, make_decoder, run_alone, run_together
 from tests.training.tiny_model import save_base
 
 SHAPE: dict[str, Any] = {
@@ -40,11 +40,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, shift in (("a", 0.3), ("b", -0.2), ("c", 0.1)):
         make_adapter(folder, folder.parent / name, shift)
     return folder
-
-
-def make_decoder(base: Path, precision: Precision = "float32", dtype: str = "float32", **limits: int) -> Decoder:
-    device = DeviceConfig("cpu", dtype)
-    return Decoder(load_base(base, device), precision, lambda: TransformersModel(load_base(base, device)), **limits)
 
 
 def build_model(architecture: str, **changes: Any) -> Any:
