@@ -49,19 +49,18 @@ class ChatFields(FormFields):
             "tools": self.tools or None,
         }
         if self["response_format"]:
-            values["response_format"] = _response_format(_json(self["response_format"], "the form", dict))
+            values["response_format"] = _response_format(_json(self["response_format"], "the form of the answer", dict))
         return {name: value for name, value in values.items() if value is not None}
 
 
 def _json(text: str, name: str, kind: type) -> Any:  # noqa: ANN401  # any JSON
+    hint = "empty the field to see an example in it"
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise UsageError(f"{name} are not JSON: {exc}" if name.endswith("s") else f"{name} is not JSON: {exc}") from exc
+        raise UsageError(f"{name} must be JSON: {exc}", hint) from exc
     if not isinstance(value, kind):
-        raise UsageError(
-            f"{name} must be a JSON {'list' if kind is list else 'object'}", "see the example in the field"
-        )
+        raise UsageError(f"{name} must be a JSON {'list' if kind is list else 'object'}", hint)
     return value
 
 

@@ -183,7 +183,7 @@ def _started_run(request: Request) -> Response:
     project = project_of(request)
     command = project.commands.find(request.path_params["command_id"])
     if command is None:
-        raise UsageError("there is no such start", "the list of runs has all of them")
+        raise UsageError("this start is not known any more", "look for its run in the list of runs")
     document = command.document or {}
     run_values = document.get("run")
     run_id = run_values.get("id") if isinstance(run_values, dict) else None

@@ -125,7 +125,7 @@ def test_other_models_begin_a_new_conversation(conversations: Conversations) -> 
         ({"max_tokens": "0"}, "maximum of tokens"),
         ({"tools": "{}"}, "tools"),
         ({"tools": "[1]"}, "tools"),
-        ({"tools": "nonsense"}, "not JSON"),
+        ({"tools": "nonsense"}, "must be JSON"),
         ({"response_format": "[]"}, "form"),
     ],
 )
