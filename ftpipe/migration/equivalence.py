@@ -190,18 +190,18 @@ def compare_models(
     everything = {**prompts.items, **{key: _recorded_item(one) for key, one in prompts.agreement.items()}}
     answers = ask(new, everything, prompts.sampling, on_progress)
     results = []
-    asked: dict[str, Answer] = {}
+    answered_now: dict[str, Answer] = {}
     if old is not None and prompts.missing:
         keys = {key: item for key, item in prompts.items.items() if key not in prompts.recorded}
         with suppress(NotFoundError):  # it has been shut down: what was recorded counts
-            asked = ask(old, keys, prompts.sampling)
-    recorded = prompts.recorded | asked
+            answered_now = ask(old, keys, prompts.sampling)
+    recorded = prompts.recorded | answered_now
     arms = (old_arm, new.arm)
     known = {key: item for key, item in prompts.items.items() if key in recorded}
     if known:
         note = _note(prompts, unasked=len(prompts.items) - len(known))
         old_answers = {key: (recorded[key],) for key in known}
-        cost = _cost((old_arm, asked.values()), (new.arm, [answers[key] for key in prompts.items]))
+        cost = _cost((old_arm, answered_now.values()), (new.arm, [answers[key] for key in prompts.items]))
         results.append(
             _compare(
                 "expected answers", prompts, known, arms, old_answers, answers, margin, confidence, note, cost, clock
@@ -279,10 +279,10 @@ def _compare(
     )
 
 
-def _cost(*asked: tuple[Arm, Collection[Answer]]) -> float | None:
+def _cost(*paid: tuple[Arm, Collection[Answer]]) -> float | None:
     """What answers have cost; ``None`` if a price is not known, or an endpoint counted no tokens."""
     total = 0.0
-    for arm, answers in asked:
+    for arm, answers in paid:
         if arm.price is None or any(one.prompt_tokens <= 0 and not one.error for one in answers):
             return None
         total += sum(arm.price.cost(one.prompt_tokens, one.completion_tokens) for one in answers)

@@ -19,6 +19,7 @@ from ftpipe.formatting import format_money
 from ftpipe.migration.recording import ExpectedAnswer, Prompt, RecordingSampling
 from ftpipe.records.base import Record
 from ftpipe.records.evaluation import Answer, TokenPrice
+from ftpipe.records.leave import MAX_ROUNDING_ERROR
 from ftpipe.tokenization import encoding_for, open_counter
 
 GUESSED_ANSWER_TOKENS = 256
@@ -160,7 +161,7 @@ class Ledger:
 
     def fits(self, amount: float) -> bool:
         """Whether so much more stays within the limit."""
-        return self.max_cost is None or self.spent + amount <= self.max_cost + 1e-9
+        return self.max_cost is None or self.spent + amount <= self.max_cost + MAX_ROUNDING_ERROR
 
     def reserve(self, key: str, amount: float, *, is_sent: bool = False) -> None:
         """Reserve the highest cost of a request before it is sent.
