@@ -37,29 +37,24 @@ class _MessageItem(RequestModel):
 
 
 class _CallItem(RequestModel):
+    call_id: Text
+    name: Text
+    id: Text | None = None
+    status: _STATUS | None = None
+    namespace: Any = None
+    caller: Any = None
+    created_by: Any = None
+    async_: Any = Field(None, alias="async")
+
+
+class _FunctionCallItem(_CallItem):
     type: Literal["function_call"]
-    call_id: Text
-    name: Text
     arguments: str
-    id: Text | None = None
-    status: _STATUS | None = None
-    namespace: Any = None
-    caller: Any = None
-    created_by: Any = None
-    async_: Any = Field(None, alias="async")
 
 
-class _CustomCallItem(RequestModel):
+class _CustomCallItem(_CallItem):
     type: Literal["custom_tool_call"]
-    call_id: Text
-    name: Text
     input: str
-    id: Text | None = None
-    status: _STATUS | None = None
-    namespace: Any = None
-    caller: Any = None
-    created_by: Any = None
-    async_: Any = Field(None, alias="async")
 
 
 class _CallOutputItem(RequestModel):
@@ -130,7 +125,7 @@ def _parse_item(item: Mapping[str, Any], where: str, ids: ItemIds, find: FindIte
         content = _parse_content(message.content, f"{prefix}content", is_answer=message.role == "assistant")
         return _message(message.role, content, message.id or ids.new("msg_"), message.status or "completed")
     if kind == FUNCTION_CALL:
-        call = validate_body(_CallItem, item, prefix)
+        call = validate_body(_FunctionCallItem, item, prefix)
         return function_call(call.id or ids.new("fc_"), call.call_id, call.name, call.arguments, call.status)
     if kind == CUSTOM_CALL:
         custom = validate_body(_CustomCallItem, item, prefix)

@@ -51,19 +51,25 @@ class TextConfig(RequestModel):
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
-class FunctionTool(RequestModel):
-    """A function that the model may call."""
+class _ToolDefinition(RequestModel):
+    """What functions and custom tools have in common."""
 
-    type: Literal["function"]
     name: FunctionName
     description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
     # Hints about other ways to call it: accepted, without effect here.
     allowed_callers: list[Literal["direct", "programmatic"]] | None = None
     async_: Annotated[bool | None, Field(alias="async")] = None
     defer_loading: bool | None = None
+
+
+class FunctionTool(_ToolDefinition):
+    """A function that the model may call."""
+
+    type: Literal["function"]
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
     output_schema: dict[str, Any] | None = None
+    """A hint as well."""
 
 
 class CustomToolFormat(RequestModel):
@@ -74,17 +80,11 @@ class CustomToolFormat(RequestModel):
     syntax: Literal["lark", "regex"] | None = None
 
 
-class CustomTool(RequestModel):
+class CustomTool(_ToolDefinition):
     """A tool whose input is a text."""
 
     type: Literal["custom"]
-    name: FunctionName
-    description: str | None = None
     format: CustomToolFormat | None = None
-    # Hints about other ways to call it: accepted, without effect here.
-    allowed_callers: list[Literal["direct", "programmatic"]] | None = None
-    async_: Annotated[bool | None, Field(alias="async")] = None
-    defer_loading: bool | None = None
 
 
 class AllowedTools(RequestModel):
