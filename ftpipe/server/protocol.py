@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import string
 from collections.abc import Callable, Iterator, Mapping
@@ -73,6 +74,9 @@ class Download:
     filename: str
 
 
+DONE_EVENT = "data: [DONE]\n\n"
+"""The last event of a streamed answer."""
+
 Handler = Callable[..., Mapping[str, Any] | Stream | Download]
 """Takes an ``ApiRequest``, and a ``Transaction`` if its route says so; a mapping is sent as JSON."""
 
@@ -102,6 +106,11 @@ class ApiError(FtpipeError):
         self.args = (status, message, code, param, kind)
         self.status = status
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def data_event(value: Mapping[str, Any]) -> str:
+    """The server-sent event with this JSON."""
+    return f"data: {json.dumps(value, ensure_ascii=False, allow_nan=False)}\n\n"
 
 
 def bad_request(message: str, param: str | None = None, code: str | None = "invalid_value") -> ApiError:

@@ -33,7 +33,7 @@ class _Run(Generic[Item]):
     check_cancelled: CheckCancelled
     items: queue.SimpleQueue[tuple[int, Item | None, BaseException | None]] = field(default_factory=queue.SimpleQueue)
     has_ended: threading.Event = field(default_factory=threading.Event)
-    rooms: list[threading.Semaphore] = field(default_factory=list)
+    free_slots: list[threading.Semaphore] = field(default_factory=list)
 
     def compute(self, index: int) -> None:
         """Compute one answer; called in a thread."""
@@ -41,7 +41,7 @@ class _Run(Generic[Item]):
         try:
             with closing(self.start[index](self._check)) as items:  # type: ignore[type-var]  # a generator
                 for item in items:
-                    self.rooms[index].acquire()
+                    self.free_slots[index].acquire()
                     self._check()
                     self.items.put((index, item, None))
         except BaseException as exc:  # noqa: BLE001  # it is raised where the items are taken
@@ -51,8 +51,8 @@ class _Run(Generic[Item]):
     def end(self) -> None:
         """Let the threads end before the next token."""
         self.has_ended.set()
-        for room in self.rooms:
-            room.release()
+        for slots in self.free_slots:
+            slots.release()
 
     def _check(self) -> None:
         self.check_cancelled()
@@ -75,7 +75,7 @@ def concurrent_items(start: Sequence[StartAnswer[Item]], check_cancelled: CheckC
             for item in items:
                 yield 0, item
         return
-    run = _Run(start, check_cancelled, rooms=[threading.Semaphore(MAX_WAITING_ITEMS) for _ in start])
+    run = _Run(start, check_cancelled, free_slots=[threading.Semaphore(MAX_WAITING_ITEMS) for _ in start])
     with ThreadPoolExecutor(min(len(start), MAX_CONCURRENT_ANSWERS), thread_name_prefix="answer") as pool:
         try:
             for index in range(len(start)):
@@ -88,7 +88,7 @@ def concurrent_items(start: Sequence[StartAnswer[Item]], check_cancelled: CheckC
                 if item_or_none is None:
                     running -= 1
                 else:
-                    run.rooms[index].release()
+                    run.free_slots[index].release()
                     yield index, item_or_none
         finally:
             run.end()

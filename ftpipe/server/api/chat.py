@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -23,7 +22,7 @@ from ftpipe.server.api.chat_objects import (
 from ftpipe.server.api.chat_schemas import ChatRequest, parse_chat
 from ftpipe.server.api.stored_completions import add_completion
 from ftpipe.server.clock import now
-from ftpipe.server.protocol import ApiRequest, Stream, new_id
+from ftpipe.server.protocol import DONE_EVENT, ApiRequest, Stream, data_event, new_id
 from ftpipe.server.storage import Store
 
 OnAnswer = Callable[[ApiRequest, Mapping[str, Any], float], None]
@@ -75,11 +74,11 @@ class RunningChat:
                     deltas[index] = DeltaSerializer(is_legacy=self.answers.tools.is_legacy)
                     content = "" if isinstance(event, TextDelta | AnswerEnd) else None
                     first = {"role": "assistant", "content": content, "refusal": None}
-                    yield _event({**head, "choices": [_choice(index, first)], **rest})
+                    yield data_event({**head, "choices": [_choice(index, first)], **rest})
                 for choice in self._event_choices(index, event, deltas[index].serialize(event)):
-                    yield _event({**head, "choices": [choice], **rest})
+                    yield data_event({**head, "choices": [choice], **rest})
         if has_usage:
-            yield _event({**head, "choices": [], "usage": serialize_usage(self.answers.choices)})
+            yield data_event({**head, "choices": [], "usage": serialize_usage(self.answers.choices)})
 
     def _event_choices(self, index: int, event: AnswerEvent, delta: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """An event as choices of chunks; a finish reason comes alone."""
@@ -148,7 +147,7 @@ class ChatCompletionsApi:
     def _stream(self, running: RunningChat) -> Iterator[str]:
         yield from running.chunks()
         self.finish(running)
-        yield "data: [DONE]\n\n"
+        yield DONE_EVENT
 
 
 def _ignore_answer(_request: ApiRequest, _answer: Mapping[str, Any], _seconds: float) -> None:
@@ -159,7 +158,3 @@ def _choice(
     index: int, delta: dict[str, Any], logprobs: dict[str, Any] | None = None, reason: str | None = None
 ) -> dict[str, Any]:
     return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-
-
-def _event(body: Mapping[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False, allow_nan=False)}\n\n"

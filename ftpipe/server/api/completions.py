@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import closing
@@ -20,7 +19,7 @@ from ftpipe.server.api.completion_schemas import CompletionRequest, Prompt, pars
 from ftpipe.server.api.text_generation import SEED_COUNT, TextGenerator
 from ftpipe.server.clock import now
 from ftpipe.server.model_resolver import ResolvedModel
-from ftpipe.server.protocol import ApiRequest, Stream, bad_request, model_unavailable, new_id
+from ftpipe.server.protocol import DONE_EVENT, ApiRequest, Stream, bad_request, data_event, model_unavailable, new_id
 from ftpipe.server.routes import ModelRoutes, follow_route
 
 
@@ -177,13 +176,13 @@ class CompletionsApi:
             for choice, delta in deltas:
                 piece = choice.add(delta)
                 if piece["text"] or piece["logprobs"]:
-                    yield _chunk({**head, "choices": [piece], **rest})
+                    yield data_event({**head, "choices": [piece], **rest})
                 if delta.finish_reason is not None:
                     end = {"text": "", "index": choice.index, "logprobs": None, "finish_reason": choice.finish_reason}
-                    yield _chunk({**head, "choices": [end], **rest})
+                    yield data_event({**head, "choices": [end], **rest})
         if has_usage:
-            yield _chunk({**head, "choices": [], "usage": _usage(choices)})
-        yield "data: [DONE]\n\n"
+            yield data_event({**head, "choices": [], "usage": _usage(choices)})
+        yield DONE_EVENT
 
 
 def _generation(request: ApiRequest, choice: _Choice) -> GenerationRequest:
@@ -229,7 +228,3 @@ def _usage(choices: list[_Choice]) -> dict[str, Any]:
     prompt = sum({choice.prompt_index: choice.prompt_tokens for choice in choices}.values())
     completion = sum(choice.completion_tokens for choice in choices)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-
-def _chunk(body: Mapping[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False, allow_nan=False)}\n\n"

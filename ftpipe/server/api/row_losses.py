@@ -23,10 +23,12 @@ from ftpipe.server.cancellation import CancelToken
 from ftpipe.server.jobs.trainer_process import trainer_environment
 from ftpipe.server.model_resolver import ModelResolver, ResolvedModel
 from ftpipe.server.protocol import (
+    DONE_EVENT,
     ApiError,
     ApiRequest,
     Stream,
     bad_request,
+    data_event,
     missing_parameter,
     model_not_found,
     parse_json,
@@ -152,21 +154,17 @@ def _stream(first: dict[str, Any], rest: Iterator[dict[str, Any]]) -> Iterator[s
     """Server-sent events: progress at once, rows in batches, and an error in OpenAI's format if it breaks off."""
     rows: list[dict[str, Any]] = []
     with closing(rest):  # type: ignore[type-var]  # a generator, which has close()
-        yield _event(first)
+        yield data_event(first)
         try:
             for row in rest:
                 if "line" not in row:
-                    yield _event(row)
+                    yield data_event(row)
                     continue
                 rows.append(row)
                 if len(rows) == ROWS_PER_EVENT:
-                    yield _event({"rows": rows})
+                    yield data_event({"rows": rows})
                     rows = []
-            yield _event({"rows": rows})
+            yield data_event({"rows": rows})
         except ApiError as exc:
-            yield _event(exc.body)
-    yield "data: [DONE]\n\n"
-
-
-def _event(value: Mapping[str, Any]) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False, allow_nan=False)}\n\n"
+            yield data_event(exc.body)
+    yield DONE_EVENT

@@ -15,12 +15,11 @@ from ftpipe.server.api.stored_completions import add_completion
 from ftpipe.server.http.disconnect import ForwardedStream, cancelled_with
 from ftpipe.server.http.endpoint import Endpoint, run_queued
 from ftpipe.server.http.request_queue import RequestQueue
-from ftpipe.server.protocol import ApiRequest, bad_request
+from ftpipe.server.protocol import DONE_EVENT, ApiRequest, bad_request
 from ftpipe.server.routes import ChatUpstream, ModelRoutes, NoRoutes, Route
 from ftpipe.server.shadow.streamed_answer import StreamedAnswer
 
-DONE = b"data: [DONE]\n\n"
-"""The last event of a streamed answer."""
+DONE = DONE_EVENT.encode()
 FORWARDED_HEADER = "x-ftpipe-forwarded"
 """Marks a chat that a server of ftpipe has forwarded, so that no loop is possible."""
 BY_ROUTE = "1"

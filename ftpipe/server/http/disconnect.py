@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -17,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from ftpipe.errors import FtpipeError
 from ftpipe.server.cancellation import ActiveRequests, CancelToken, RequestCancelledError
 from ftpipe.server.http.error_handlers import to_api_error
-from ftpipe.server.protocol import ApiError, server_is_stopping
+from ftpipe.server.protocol import data_event, server_is_stopping
 
 
 @asynccontextmanager
@@ -123,9 +122,9 @@ class CancellableStream(StreamingResponse):
             while (piece := await self._next_piece()) is not None:
                 yield piece
         except RequestCancelledError:
-            yield _error_event(server_is_stopping())
+            yield data_event(server_is_stopping().body)
         except (FtpipeError, OSError) as exc:
-            yield _error_event(to_api_error(exc))
+            yield data_event(to_api_error(exc).body)  # OpenAI's clients raise its error
 
     @abstractmethod
     async def _next_piece(self) -> str | bytes | None:
@@ -134,11 +133,6 @@ class CancellableStream(StreamingResponse):
     @abstractmethod
     async def _close_pieces(self) -> None:
         """Let go of what computes the pieces."""
-
-
-def _error_event(error: ApiError) -> str:
-    """The last event of a stream that breaks off; OpenAI's clients raise its error."""
-    return f"data: {json.dumps(error.body)}\n\n"
 
 
 class ComputedStream(CancellableStream):
