@@ -31,6 +31,11 @@ KEYS = ("model", "messages", "tools", "function", "type", "name", "metadata", "g
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CUSTOM_TOOL = {
+    "type": "custom",
+    "custom": {"name": "run", "format": {"type": "grammar", "grammar": {"syntax": "regex", "definition": "[0-9]+"}}},
+}
+CUSTOM_CALL = {"id": "c2", "type": "custom", "custom": {"name": "run", "input": "1"}}
 CHECK = {
     "type": "string_check", "name": "g", "operation": "eq", "input": "{{sample.output_text}}", "reference": "{{item.a}}"
 }  # fmt: skip
@@ -70,6 +75,33 @@ CHATS: tuple[dict[str, Any], ...] = (
         "metadata": {"a": "b"},
         "max_tokens": 2,
     },
+    {
+        "model": BASES[0],
+        "messages": [
+            {"role": "user", "content": "x", "name": "n"},
+            {"role": "assistant", "content": None, "tool_calls": [CUSTOM_CALL]},
+            {"role": "tool", "tool_call_id": "c2", "content": "1"},
+        ],
+        "tools": [TOOL, CUSTOM_TOOL],
+        "tool_choice": {
+            "type": "allowed_tools",
+            "allowed_tools": {"mode": "required", "tools": [{"type": "custom", "custom": {"name": "run"}}]},
+        },
+        "parallel_tool_calls": False,
+        "chat_template_kwargs": {"a": 1},
+        "max_tokens": 2,
+    },
+    {
+        "model": BASES[0],
+        "messages": [
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}},
+            {"role": "function", "name": "f", "content": "1"},
+        ],
+        "functions": [TOOL["function"]],
+        "function_call": {"name": "f"},
+        "max_tokens": 2,
+    },
 )
 COMPLETIONS: tuple[dict[str, Any], ...] = (
     {"model": BASES[0], "prompt": "x", "max_tokens": 2},
@@ -78,6 +110,7 @@ COMPLETIONS: tuple[dict[str, Any], ...] = (
      "seed": 1, "logit_bias": {"5": 1}, "suffix": None, "top_k": -1, "min_p": 0.1, "repetition_penalty": 1.1},
 )  # fmt: skip
 FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}
+CUSTOM = {"type": "custom", "name": "run", "format": {"type": "grammar", "syntax": "regex", "definition": "[0-9]+"}}
 RESPONSES: tuple[dict[str, Any], ...] = (
     {"model": BASES[0], "input": "json", "max_output_tokens": 2, "text": {"format": {"type": "json_object"}}},
     {
@@ -97,6 +130,19 @@ RESPONSES: tuple[dict[str, Any], ...] = (
         "top_logprobs": 2,
         "metadata": {"a": "b"},
         "truncation": "auto",
+    },
+    {
+        "model": BASES[0],
+        "input": [
+            {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+            {"type": "custom_tool_call", "call_id": "c2", "name": "run", "input": "1"},
+            {"type": "custom_tool_call_output", "call_id": "c2", "output": "1"},
+        ],
+        "tools": [FUNCTION, CUSTOM],
+        "tool_choice": {"type": "custom", "name": "run"},
+        "reasoning": {"effort": "none"},
+        "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}, "verbosity": "low"},
+        "max_output_tokens": 2,
     },
     {"model": BASES[0], "previous_response_id": "RESPONSE", "input": [{"type": "item_reference", "id": "msg_1"}]},
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from starlette.testclient import TestClient
 
 from ftpipe.server.protocol import MAX_JSON_KEYS
 from tests.server.conftest import LINES, assert_openai_error, upload
-from tests.server.route_fuzzer import CHATS, dump
+from tests.server.route_fuzzer import CHATS, JSON_ROUTES, dump, paths_of, seed_rows
 
 JSON_HEADERS = {"content-type": "application/json"}
 
@@ -109,6 +110,26 @@ def test_chat_accepts_what_clients_add_to_tool_calls(client: TestClient) -> None
     messages = [{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c", "content": "1"}]
     assert client.post("/v1/chat/completions", json=chat(messages=messages)).status_code == 200
     assert upload(client)["id"]
+
+
+@pytest.mark.parametrize("odd", [{}, [{}]], ids=["object", "list"])
+@pytest.mark.parametrize(("path", "bodies"), [one for one in JSON_ROUTES if "{id}" not in one[0]])
+def test_object_or_list_in_place_of_any_value_is_no_500(
+    client: TestClient, path: str, bodies: tuple[dict[str, Any], ...], odd: object
+) -> None:
+    """Neither is a key of a set or of a dictionary."""
+    ids = seed_rows(client)
+    for body in bodies:
+        text = json.dumps(body)
+        for name, id_ in ids.items():
+            text = text.replace(f'"{name}"', json.dumps(id_))
+        for steps in list(paths_of(body)):
+            changed = parent = json.loads(text)
+            for step in steps[:-1]:
+                parent = parent[step]
+            if steps:
+                parent[steps[-1]] = odd
+            assert client.post(path, json=changed).status_code < 500, steps
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/batches"])
