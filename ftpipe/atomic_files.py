@@ -52,7 +52,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object from a file, or ``None`` if there is no readable one."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last one: nested too deeply
         return None
     return value if isinstance(value, dict) else None
 

@@ -48,7 +48,7 @@ def test_write_bytes_sets_mode(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("content", [None, b"", b"[1]", b"{", b"\xff"])
+@pytest.mark.parametrize("content", [None, b"", b"[1]", b"{", b"\xff", b"[" * 100_000])
 def test_read_json_is_none_without_a_readable_object(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "a").write_bytes(content)

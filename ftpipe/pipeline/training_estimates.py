@@ -21,13 +21,17 @@ if TYPE_CHECKING:
 
 
 def known_base(name: str) -> BaseFacts | None:
-    """The dimensions of a base model that is on this machine or in the catalogue; ``None`` for any other one."""
+    """The dimensions of a base model that is on this machine or in the catalogue; ``None`` for any other one.
+
+    Raises:
+        NotFoundError: It is on this machine, and cannot be loaded.
+    """
     from ftpipe.catalog.hub_models import hub_models
     from ftpipe.modeling.base_facts import BaseFacts
-    from ftpipe.modeling.base_models import DEFAULT_BASE, DEFAULT_BASE_HUB_ID, find_installed_folder
+    from ftpipe.modeling.base_models import DEFAULT_BASE, DEFAULT_BASE_HUB_ID, check_folder, find_installed_folder
 
     if folder := find_installed_folder(name, models_dir()):
-        return BaseFacts.read(folder)
+        return BaseFacts.read(check_folder(folder))
     hub_id = DEFAULT_BASE_HUB_ID if name == DEFAULT_BASE else name
     row = next((one for one in hub_models() if one.name == hub_id), None)
     return None if row is None else BaseFacts(row.shape, row.context, row.shape.parameters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from ftpipe.catalog.trainable_bases import hosted_bases, local_bases
 from ftpipe.catalog.training_prices import PriceTable
 from ftpipe.modeling.base_models import DEFAULT_BASE
 from ftpipe.modeling.memory import TrainingSetup, estimate_memory
-from ftpipe.modeling.model_shape import ModelShape
+from ftpipe.modeling.model_shape import ModelShape, context_length
 
 
 @pytest.mark.parametrize(
@@ -75,13 +76,39 @@ def test_estimated_memory_is_that_which_was_measured() -> None:
     assert estimate_memory(shape, setup).total == pytest.approx(4_696e6, rel=0.06)
 
 
-@pytest.mark.parametrize("config", [{}, {"num_hidden_layers": "many"}, {"num_local_experts": 8}])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"num_hidden_layers": "many"},
+        {"num_hidden_layers": True},
+        {"num_local_experts": 8},
+        {"num_local_experts": -8},
+        {"num_key_value_heads": -2},
+        {"head_dim": "8"},
+        {"head_dim": math.inf},
+        {"hidden_size": 10**300},
+    ],
+)
 def test_model_shape_of_other_architectures_is_unknown(config: dict[str, object]) -> None:
     dense = {
         "num_hidden_layers": 2, "hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2, "vocab_size": 32
     }  # fmt: skip
     assert ModelShape.from_config(dense) == ModelShape(2, 8, 16, 2, 2, 4, 32)
     assert ModelShape.from_config({**dense, **config} if config else {}) is None
+
+
+@pytest.mark.parametrize("text", ["gemma", [1], {}])
+def test_model_shape_reads_the_whole_file_without_a_valid_text_config(text: object) -> None:
+    dense = {
+        "num_hidden_layers": 2, "hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2, "vocab_size": 32
+    }  # fmt: skip
+    assert ModelShape.from_config({**dense, "text_config": text}) == ModelShape(2, 8, 16, 2, 2, 4, 32)
+
+
+@pytest.mark.parametrize(("length", "context"), [(64, 64), (-5, None), (True, None), ("64", None)])
+def test_context_length_is_a_whole_number_above_0(length: object, context: int | None) -> None:
+    assert context_length({"max_position_embeddings": length}) == context
 
 
 @pytest.fixture

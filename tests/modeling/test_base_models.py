@@ -94,8 +94,16 @@ def test_resolve_base_refuses_remote_code(tmp_path: Path) -> None:
     """It would be run with the user's rights."""
     folder = fake_model(tmp_path / "model", config=json.dumps({"auto_map": {"AutoModelForCausalLM": "m.M"}}))
     (folder / "m.py").write_text("", encoding="utf-8")
-    with pytest.raises(NotFoundError, match="needs its own code"):
-        resolve_base(str(folder), models_dir=tmp_path)
+    for name in (str(folder), folder.name):
+        with pytest.raises(NotFoundError, match="needs its own code"):
+            resolve_base(name, models_dir=tmp_path)
+
+
+@pytest.mark.parametrize("config", ["{", "[]", "[" * 100_000])
+def test_resolve_base_names_a_configuration_that_cannot_be_read(tmp_path: Path, config: str) -> None:
+    fake_model(tmp_path / "model", config=config)
+    with pytest.raises(NotFoundError, match=r"config.json of the model 'model' is not a JSON object"):
+        resolve_base("model", models_dir=tmp_path)
 
 
 def test_resolve_base_without_network_names_install_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

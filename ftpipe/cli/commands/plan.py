@@ -111,20 +111,12 @@ def read_base(name: str) -> BaseFacts:
     """The dimensions of a base model, or of a ``config.json``.
 
     Raises:
-        UsageError: The file is not a configuration.
+        UsageError: The file is not the configuration of a decoder.
         NotFoundError: The model is neither here nor in the catalogue.
     """
-    from ftpipe.modeling.base_facts import BaseFacts
-
     path = Path(name)
-    if path.name.endswith(".json") and path.is_file():
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as exc:
-            raise UsageError(f"{path} cannot be read: {exc}", "give the config.json of a model") from exc
-        if not isinstance(config, dict):
-            raise UsageError(f"{path} is not a JSON object", "give the config.json of a model")
-        return BaseFacts.of_config(config)
+    if path.name.endswith(".json"):
+        return read_config(path)
     facts = known_base(name)
     if facts is None:
         raise NotFoundError(
@@ -132,6 +124,33 @@ def read_base(name: str) -> BaseFacts:
             "give its config.json, or a model that `ftpipe models bases` lists",
         )
     return facts
+
+
+def read_config(path: Path) -> BaseFacts:
+    """The dimensions in a ``config.json``.
+
+    Raises:
+        UsageError: It is not the configuration of a decoder.
+    """
+    from ftpipe.modeling.base_facts import BaseFacts
+    from ftpipe.modeling.model_shape import MAX_DIMENSION, invalid_dimensions, text_config
+
+    shown, hint = sanitize_line(str(path), 200), "give the config.json of a model"
+    if not path.is_file():
+        raise UsageError(f"there is no file {shown}", f"{hint}, or a model that `ftpipe models bases` lists")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as exc:
+        reason = "it is nested too deeply" if isinstance(exc, RecursionError) else str(exc)
+        raise UsageError(f"{shown} cannot be read: {reason}", hint) from exc
+    if not isinstance(config, dict):
+        raise UsageError(f"{shown} is not a JSON object", hint)
+    if names := invalid_dimensions(text_config(config)):
+        raise UsageError(
+            f"in {shown}, {', '.join(names)} must be given as whole numbers from 1 to {MAX_DIMENSION:,}",
+            f"{hint} like Llama, Qwen, Gemma or Mistral; other architectures cannot be planned",
+        )
+    return BaseFacts.of_config(config)
 
 
 def machine_of(options: PlanOptions) -> Machine | None:

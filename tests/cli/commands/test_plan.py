@@ -77,6 +77,38 @@ def test_plan_reads_a_configuration(cli: CliEnvironment, tmp_path: Path) -> None
     assert "is not a JSON object" in cli.run("plan", str(path)).err
 
 
+def test_plan_refuses_a_base_with_code_of_its_own(
+    cli: CliEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a job would; the code is not run."""
+    folder = tmp_path / "models" / "coded"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"auto_map": {"AutoModelForCausalLM": "coded.Model"}}', encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(b"")
+    (folder / "coded.py").write_text("raise SystemExit(99)", encoding="utf-8")
+    monkeypatch.setattr("ftpipe.pipeline.training_estimates.models_dir", lambda: tmp_path / "models")
+    assert "needs its own code, which ftpipe does not run" in " ".join(cli.run("plan", "coded").err.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "config.json cannot be read: it is nested too deeply"),
+        ("{}", "num_hidden_layers, hidden_size, intermediate_size, num_attention_heads, vocab_size must be given"),
+        (None, "there is no file"),
+    ],
+)
+def test_plan_names_what_is_wrong_with_a_configuration(
+    cli: CliEnvironment, tmp_path: Path, text: str | None, message: str
+) -> None:
+    path = tmp_path / "config.json"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    ran = cli.run("plan", str(path), "--gpu", "24GB")
+    assert ran.code == 2
+    assert message in " ".join(ran.err.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
