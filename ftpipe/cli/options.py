@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,16 @@ def _set_trusted_hosts(ctx: click.Context, _parameter: click.Parameter, value: t
 
 class OutputFile(click.Path):
     """A file that a command writes: it must be new, or ``--force`` must be given."""
+
+
+class NumberRange(click.FloatRange):
+    """A finite number in a range: ``nan`` compares as false, so it would pass each limit."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """Convert a text, and refuse ``nan`` and ``inf``."""
+        if not math.isfinite(click.FLOAT.convert(value, param, ctx)):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class RowLine(click.IntRange):
@@ -89,7 +100,7 @@ only_registry = click.option(
 )
 detach = click.option("--detach", is_flag=True, help="Return as soon as the job is created.")
 timeout = click.option(
-    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Maximum time to wait; exit code 8 after that."
+    "--timeout", type=NumberRange(min=0), metavar="SECONDS", help="Maximum time to wait; exit code 8 after that."
 )
 
 

@@ -28,7 +28,7 @@ shadow_options = shared.combine_options(
     ),
     click.option(
         "--share",
-        type=click.FloatRange(0, 1, min_open=True),
+        type=shared.NumberRange(0, 1, min_open=True),
         metavar="X",
         help="Share of these chats, chosen by their content.  [default: 0.1]",
     ),
@@ -50,7 +50,7 @@ shadow_options = shared.combine_options(
     ),
     click.option(
         "--shadow-max-cost",
-        type=click.FloatRange(0, min_open=True),
+        type=shared.NumberRange(0, min_open=True),
         metavar="X",
         help="What all answers of NEW may cost together; needs --shadow-price.",
     ),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 
 import click
 import pytest
 
+from ftpipe.cli import root
 from tests.cli.cli_runner import CliEnvironment
 
 OPTIONS = {
@@ -53,3 +55,27 @@ def test_option_groups_hide_no_option(cli: CliEnvironment) -> None:
         assert sorted(shown) == sorted(
             [*(one.opts[-1] if one.opts[-1].startswith("--") else one.opts[0] for one in visible), "--help"]
         )
+
+
+def number_options(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Command and option of each option that takes a number that need not be whole."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from number_options(command, (*path, name))
+        for option in command.params:
+            if isinstance(option.type, (click.FloatRange, click.types.FloatParamType)):
+                yield (*path, name), option.opts[0]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_options_refuse_numbers_that_are_not_finite(cli: CliEnvironment, value: str) -> None:
+    """A limit of ``nan`` dollars would never be reached."""
+    options = list(number_options(root))
+    assert (("deployments", "create"), "--max-hourly") in options
+    for command, option in options:
+        ran = cli.run(*command, option, value)
+        assert ran.code == 2
+        assert f"'{value}' is not a number" in " ".join(ran.err.split()), (command, option)

@@ -90,7 +90,7 @@ def _fact_options() -> shared.Decorator:
         click.option(
             f"--{flag}",
             name,
-            type=EPOCHS if name == "epochs" else click.FloatRange(min=0) if kind is float else click.IntRange(min=0),
+            type=EPOCHS if name == "epochs" else shared.NumberRange(min=0) if kind is float else click.IntRange(min=0),
             metavar="N",
             help=text,
         )
@@ -115,7 +115,7 @@ def _fact_options() -> shared.Decorator:
 @click.option("--base-price", metavar="IN,CACHED,OUT", help="Price per million tokens.  [default: the known price]")
 @click.option("--tuned-price", metavar="IN,CACHED,OUT", help="The same for the tuned model.")
 @click.option(
-    "--train-price", type=click.FloatRange(min=0), metavar="X", help="Price per million trained tokens and epoch."
+    "--train-price", type=shared.NumberRange(min=0), metavar="X", help="Price per million trained tokens and epoch."
 )
 @click.option("--ends", metavar="DATE", help="Day on which the tuned model is shut down; none for never.")
 @_fact_options()

@@ -64,7 +64,7 @@ class ChatTarget:
 @click.option("--system", metavar="TEXT", help="System message; '' for none.  [default: the one in the training data]")
 @click.option(
     "--temperature",
-    type=click.FloatRange(0, 2),
+    type=shared.NumberRange(0, 2),
     metavar="X",
     default=ChatOptions.temperature,
     show_default=True,

@@ -58,7 +58,7 @@ def target_of(context: CliContext, model: str) -> DeploymentTarget:
 @click.command(cls=Command, example="ftpipe deployments create support-bot@production --max-hourly 6")
 @click.argument("model")
 @click.option("--hardware", metavar="NAME", help="Hardware from the list that is shown.  [default: the cheapest]")
-@click.option("--max-hourly", type=click.FloatRange(min=0), metavar="USD", help="Stop if an hour costs more.")
+@click.option("--max-hourly", type=shared.NumberRange(min=0), metavar="USD", help="Stop if an hour costs more.")
 @click.option("-y", "--yes", is_flag=True, help="Spend money without asking.")
 @click.option("-n", "--dry-run", is_flag=True, help="Show the hardware and its price, and stop.")
 @click.option("--detach", is_flag=True, help="Return when the deployment is created, before the model answers.")

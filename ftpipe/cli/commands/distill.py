@@ -39,12 +39,14 @@ FEW_ROWS = 50
 )
 @click.option(
     "--agreement",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=shared.NumberRange(0, 1, min_open=True),
     metavar="X",
     help="Use an answer only if at least this share of the samples agrees with it, for example 0.6.",
 )
 @click.option("--grader", type=shared.FILE, metavar="FILE", help="OpenAI grader (JSON) that scores the answers.")
-@click.option("--min-score", type=click.FloatRange(0, 1), metavar="X", help="Lowest score of the grader.  [default: 1]")
+@click.option(
+    "--min-score", type=shared.NumberRange(0, 1), metavar="X", help="Lowest score of the grader.  [default: 1]"
+)
 @click.option(
     "--near-duplicates/--no-near-duplicates",
     default=None,

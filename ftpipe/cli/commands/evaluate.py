@@ -114,7 +114,7 @@ scoring_options = shared.combine_options(
     click.option("--judge", metavar="MODEL", help="Model that compares answers, in both orders."),
     click.option(
         "--confidence",
-        type=click.FloatRange(50, 99.9),
+        type=shared.NumberRange(50, 99.9),
         metavar="X",
         default=EvaluateOptions.confidence,
         show_default=True,
@@ -132,7 +132,7 @@ scoring_options = shared.combine_options(
 sampling_options = shared.combine_options(
     click.option(
         "--temperature",
-        type=click.FloatRange(0, 2),
+        type=shared.NumberRange(0, 2),
         metavar="X",
         default=EvaluateOptions.temperature,
         show_default=True,
@@ -146,7 +146,7 @@ sampling_options = shared.combine_options(
     _count(
         "--concurrency", high=256, help="Maximum concurrent requests.  [default: 32 at the local endpoint, else 16]"
     ),
-    click.option("--rate-limit", type=click.FloatRange(min=0.01), metavar="N", help="Maximum requests per minute."),
+    click.option("--rate-limit", type=shared.NumberRange(min=0.01), metavar="N", help="Maximum requests per minute."),
     click.option("--no-cache", is_flag=True, help="Send all requests again instead of using cached responses."),
 )
 output_options = shared.combine_options(

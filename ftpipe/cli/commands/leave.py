@@ -81,7 +81,7 @@ class LeaveOptions:
 )
 @click.option(
     "--margin",
-    type=click.FloatRange(0, 100),
+    type=shared.NumberRange(0, 100),
     metavar="POINTS",
     help="How many points of 100 worse a successor may be for its gate.  [default: 5]",
 )

@@ -102,7 +102,7 @@ class MigrateOptions:
 )
 @click.option(
     "--margin",
-    type=click.FloatRange(0, 100),
+    type=shared.NumberRange(0, 100),
     metavar="POINTS",
     default=MigrateOptions.margin,
     show_default=True,
@@ -110,7 +110,7 @@ class MigrateOptions:
 )
 @click.option(
     "--confidence",
-    type=click.FloatRange(50, 99.9),
+    type=shared.NumberRange(50, 99.9),
     metavar="X",
     default=MigrateOptions.confidence,
     show_default=True,
@@ -127,7 +127,7 @@ class MigrateOptions:
 )
 @click.option(
     "--learning-rate",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=shared.NumberRange(0, 1, min_open=True),
     metavar="X",
     help="Peak learning rate, where the host takes one.  [default: the nearest to that of MODEL]",
 )

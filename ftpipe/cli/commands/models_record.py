@@ -108,7 +108,7 @@ class RecordOptions:
     "--samples", type=click.IntRange(0, 100), metavar="N", help="Answers beside the greedy one.  [default: 0]"
 )
 @click.option(
-    "--temperature", type=click.FloatRange(0, 2), metavar="X", help="Temperature of these answers.  [default: 1]"
+    "--temperature", type=shared.NumberRange(0, 2), metavar="X", help="Temperature of these answers.  [default: 1]"
 )
 @click.option(
     "--max-tokens",
@@ -136,10 +136,10 @@ class RecordOptions:
     show_default=True,
     help="Maximum concurrent requests without the Batch API.",
 )
-@click.option("--rate-limit", type=click.FloatRange(min=0.01), metavar="N", help="Maximum requests per minute.")
+@click.option("--rate-limit", type=shared.NumberRange(min=0.01), metavar="N", help="Maximum requests per minute.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=shared.NumberRange(min=0),
     metavar="SECONDS",
     help="Maximum time to wait for batches; exit code 8 after that.",
 )

@@ -71,7 +71,10 @@ class PlanOptions:
 @click.option("--gpu", metavar="MEMORY", help="Plan for a GPU with so much memory, as 24GB, instead of this machine.")
 @click.option("--gpus", type=click.IntRange(1, MAX_GPUS), metavar="N", help="Plan for so many GPUs that share the job.")
 @click.option(
-    "--price-per-hour", type=click.FloatRange(min=0), metavar="USD", help="What the machine costs.  [default: nothing]"
+    "--price-per-hour",
+    type=shared.NumberRange(min=0),
+    metavar="USD",
+    help="What the machine costs.  [default: nothing]",
 )
 @shared.method
 @shared.epochs

@@ -116,7 +116,7 @@ class PrepareOptions(DatasetOptions):
 )
 @click.option(
     "--split",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=shared.NumberRange(0, 1, min_open=True, max_open=True),
     metavar="FRACTION",
     help="Split off this fraction of DATA for validation, for example 0.1.",
 )

@@ -186,7 +186,7 @@ class ServeOptions(ShadowOptions, InferenceOptions):
 )
 @click.option(
     "--max-queue-seconds",
-    type=click.FloatRange(0, 3600, min_open=True),
+    type=shared.NumberRange(0, 3600, min_open=True),
     metavar="SECONDS",
     default=ServeOptions.max_queue_seconds,
     show_default=True,
@@ -223,13 +223,13 @@ class ServeOptions(ShadowOptions, InferenceOptions):
 )
 @click.option(
     "--max-cost",
-    type=click.FloatRange(min=0),
+    type=shared.NumberRange(min=0),
     metavar="AMOUNT",
     help="Maximum cost of one job, by its estimate in the provider's currency; others fail before they are created.",
 )
 @click.option(
     "--max-total-cost",
-    type=click.FloatRange(min=0),
+    type=shared.NumberRange(min=0),
     metavar="AMOUNT",
     help="Maximum cost of all jobs together that the gateway ever creates. Chats do not count.",
 )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.argument("data", type=shared.FILE)
 @click.option(
     "--fraction",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=shared.NumberRange(0, 1, min_open=True, max_open=True),
     metavar="X",
     default=0.1,
     show_default=True,

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @click.option("--shadow", is_flag=True, help="Show what `ftpipe serve --shadow` has compared.")
 @click.option(
     "--margin",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=shared.NumberRange(0, 1, min_open=True, max_open=True),
     metavar="X",
     help="With --shadow: largest difference that does not matter.  [default: 0.05]",
 )
