@@ -85,6 +85,20 @@ def test_start_has_no_violation(open_page: Any) -> None:
     check_looks(open_page("/start?provider=nebius&seed=1", with_axe=True), "start")
 
 
+def test_start_button_starts_only_the_plan_of_the_fields(open_page: Any) -> None:
+    """A click right after typing shows the new plan first; so does a pause while typing."""
+    page = open_dataset(open_page, "test.jsonl")
+    page.get_by_role("link", name="Train on it").click()
+    start = page.get_by_role("button", name="Start training, free")
+    expect(start).to_be_visible()
+    page.fill("#f-epochs", "2")
+    start.click()
+    page.wait_for_url(re.compile(r"/start\?.*epochs=2"))
+    expect(page.locator("#plan code")).to_contain_text("--epochs 2")
+    page.fill("#f-epochs", "3")
+    expect(page.locator("#plan code")).to_contain_text("--epochs 3")
+
+
 def test_hostile_rows_do_nothing(open_page: Any) -> None:
     page = open_dataset(open_page, "hostile.jsonl")
     for number in range(0, 2 * len(PAYLOADS), 5):
