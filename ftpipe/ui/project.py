@@ -103,7 +103,8 @@ class Project:
     @cached_property
     def datasets(self) -> ProjectDatasets:
         """Its datasets."""
-        return ProjectDatasets(self.folder, self.state_dir, self.settings, self.registry)
+        answer_files = (self.feedback.answers, self.feedback.preferences)
+        return ProjectDatasets(self.folder, self.state_dir, self.settings, self.registry, answer_files=answer_files)
 
     @cached_property
     def conversations(self) -> Conversations:

@@ -44,7 +44,7 @@ class DatasetFile:
     path: Path
     """Absolute."""
     origin: str
-    """Why it is listed: ``project``, ``received``, ``prepared``, or ``run``."""
+    """Why it is listed: ``project``, ``received``, ``prepared``, ``answers``, or ``run``."""
     size: int
     modified: float
     """UTC Unix seconds."""
@@ -60,7 +60,7 @@ class DatasetFiles:
 
     Args:
         folder: The project's folder.
-        named: The files that configuration, runs and models name, each with its origin.
+        named: The files that configuration, runs and the page of answers name, each with its origin.
     """
 
     def __init__(self, folder: Path, named: Callable[[], Iterable[tuple[str, Path]]] = lambda: ()) -> None:

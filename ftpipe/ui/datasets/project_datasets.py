@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -34,10 +34,20 @@ class ProjectDatasets:
         state_dir: Its state folder.
         settings: The configuration.
         registry: Its runs name further files.
+        answer_files: The files that the page of answers writes.
     """
 
-    def __init__(self, folder: Path, state_dir: Path, settings: Settings, registry: Registry) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        state_dir: Path,
+        settings: Settings,
+        registry: Registry,
+        *,
+        answer_files: Iterable[Path] = (),
+    ) -> None:
         self._state_dir, self._settings, self._registry = state_dir, settings, registry
+        self._answer_files = tuple(answer_files)
         self.files = DatasetFiles(folder, self._named)
         self.tasks = DatasetTasks(state_dir)
         self._indexes: OrderedDict[Path, LineIndex] = OrderedDict()
@@ -103,6 +113,7 @@ class ProjectDatasets:
     def _named(self) -> Iterator[tuple[str, Path]]:
         config = self._settings.config
         yield from (("project", path) for path in (config.data, config.validation) if path)
+        yield from (("answers", path) for path in self._answer_files)
         for run in self._registry.runs.recent(MAX_NAMED_RUNS):
             for dataset in (run.dataset, run.validation):
                 if dataset is not None and dataset.path.is_absolute():

@@ -96,6 +96,8 @@ def test_opinions_become_rows_that_are_listed_as_data(client: TestClient, projec
     assert "answers.jsonl</a>" in page
     link = page.partition("Rows from answers: ")[2].partition('href="')[2].partition('"')[0]
     assert client.get(link).status_code == 200
+    data = client.get("/data").text
+    assert all(f".ftpipe/answers/{name}.jsonl" in data for name in ("answers", "preferences"))
 
 
 def test_opinion_about_an_answer_that_is_not_there_is_refused(client: TestClient, project: Project) -> None:
