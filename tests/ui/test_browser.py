@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,23 @@ def test_run_is_brought_up_to_date(open_page: Any, site: Site) -> None:
     finish(site.registry, run, job)
     expect(page.locator("#state")).to_contain_text("succeeded")
     expect(page.locator(".plot").first).to_have_attribute("aria-label", re.compile("step 13"))
+
+
+def test_run_is_brought_up_to_date_if_a_script_comes_late(open_page: Any, site: Site) -> None:
+    """The stream is opened also if its script arrives long after that of htmx, as on a busy machine."""
+    run = seeds.run_of(51)
+    job = seeds.job_of(run)
+    seeds.add_run(site.registry, run, job, steps=12)
+    page = open_page("/runs")
+    page.route("**/hx-sse.min.js", send_late)
+    page.goto(f"{site.url}/runs/{run.id}")
+    finish(site.registry, run, job)
+    expect(page.locator("#state")).to_contain_text("succeeded")
+
+
+def send_late(route: Any) -> None:
+    time.sleep(1)
+    route.continue_()
 
 
 def finish(registry: Registry, run: Run, job: Job) -> None:

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ __all__ = ["browser", "open_page", "signed_in"]
 pytestmark = [pytest.mark.needs("playwright"), pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
-RELOAD_MS = 40_000
 TRAIN_MS = 240_000
 """For a job of seconds, on a busy machine."""
 
@@ -108,20 +106,6 @@ def test_hostile_rows_do_nothing(open_page: Any) -> None:
     assert page.evaluate("document.querySelectorAll('main img, main script, main svg[onload]').length") == 0
 
 
-def wait_for_end(page: Any) -> None:
-    """Watch a run until it has succeeded.
-
-    The page is loaded again now and then: once, on a busy machine, its stream has sent nothing for minutes.
-    """
-    state = page.locator("#state")
-    for _ in range(TRAIN_MS // RELOAD_MS):
-        with suppress(AssertionError):
-            expect(state).to_contain_text("succeeded", timeout=RELOAD_MS)
-            return
-        page.reload()
-    expect(state).to_contain_text("succeeded")
-
-
 def test_from_a_dropped_file_to_a_comparison(open_page: Any, site: Site) -> None:
     """Drop a file, start, watch, ask the tuned model and its base, and correct an answer; no terminal is needed."""
     page = open_page("/data", with_axe=True)
@@ -135,7 +119,7 @@ def test_from_a_dropped_file_to_a_comparison(open_page: Any, site: Site) -> None
     expect(page.locator("#plan code")).to_contain_text("--model tiny --epochs 1")
     page.get_by_role("button", name="Start training, free").click()
     page.get_by_role("link", name="Watch the run").click(timeout=TRAIN_MS)
-    wait_for_end(page)
+    expect(page.locator("#state")).to_contain_text("succeeded", timeout=TRAIN_MS)
     page.goto(f"{site.url}/answers")
     tuned = page.locator("#model-0 option").nth(1).get_attribute("value")
     page.goto(f"{site.url}/answers?model={tuned}&model=tiny")

@@ -44,6 +44,14 @@ def test_template_has_nothing_that_the_policy_refuses(path: Path) -> None:
     assert re.findall(r'(?:src|href|action)="(?!\{\{|#|data:,)', text) == []
 
 
+def test_htmx_starts_after_its_extension() -> None:
+    """Read before the end of the page, it waits for all deferred scripts."""
+    text = (UI / "templates" / "base.html.j2").read_text(encoding="utf-8")
+    scripts = re.findall(r"<script( defer)? src=.*?/static/([\w.-]+)'", text)
+    assert scripts[0] == ("", "htmx.min.js")
+    assert (" defer", "hx-sse.min.js") in scripts
+
+
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: str(path.relative_to(UI / "templates")))
 def test_template_form_carries_token(path: Path) -> None:
     forms = re.findall(r'<form[^>]*method="post".*?</form>', path.read_text(encoding="utf-8"), re.DOTALL)
