@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from ftpipe.records import Job
 from ftpipe.registry import Registry
@@ -46,6 +47,11 @@ class Curve:
                     self.total_steps = int(value)
                 elif name not in NOT_CHARTED and (column := self._column(name)) is not None:
                     column[row] = value
+
+    def copy(self) -> Curve:
+        """A copy that can be continued."""
+        columns = {name: column[:] for name, column in self.columns.items()}
+        return Curve(self.steps[:], columns, self.total_steps, self.position)
 
     def _row(self, step: int) -> int:
         row = len(self.steps)
@@ -114,6 +120,8 @@ def _extremes(column: Sequence[float], rows: Sequence[int], parts: int) -> list[
 class CurveCache:
     """The curves that were read last; each read continues where the one before ended.
 
+    A curve that was returned does not change any more: another thread may draw it while new events are read.
+
     Args:
         registry: Where the events are.
     """
@@ -128,13 +136,11 @@ class CurveCache:
         key = (job.endpoint, job.id)
         with self._lock:
             curve = self._curves.pop(key, None) or Curve()
-            curve.add(self._registry.jobs.metric_events(job, after=curve.position))
+            events = self._registry.jobs.metric_events(job, after=curve.position)
+            if (first := next(events, None)) is not None:
+                curve = curve.copy()
+                curve.add(chain([first], events))
             self._curves[key] = curve
             if len(self._curves) > MAX_CURVES:
                 self._curves.popitem(last=False)
             return curve
-
-    def forget(self, job: Job) -> None:
-        """Read a job's events again the next time, after it was deleted."""
-        with self._lock:
-            self._curves.pop((job.endpoint, job.id), None)

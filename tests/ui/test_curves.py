@@ -51,7 +51,9 @@ def test_curve_cache_continues_where_it_ended(registry: Registry) -> None:
     run = seeds.add_run(registry, seeds.run_of(), seeds.job_of(seeds.run_of()), steps=5)
     assert run.job is not None
     cache = CurveCache(registry)
-    assert cache.read(run.job).last_step == 5
-    registry.jobs.save_events(run.job, [seeds.metric_event(6)])
+    first = cache.read(run.job)
+    assert first.last_step == 5
+    registry.jobs.save_events(run.job, [seeds.metric_event(6, reward=1.0)])
     assert cache.read(run.job).last_step == 6
     assert cache.read(run.job).points("train_loss")[0] == [1, 2, 3, 4, 5, 6]
+    assert (first.last_step, list(first.columns)) == (5, ["train_loss"]), "another thread may be drawing it"
