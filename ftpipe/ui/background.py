@@ -134,8 +134,23 @@ class BackgroundCommands:
         if not _ID.fullmatch(command_id):
             return None
         record = read_json(self._path(command_id, "json"))
-        if record is None:
-            return None
+        return None if record is None else self._state(command_id, record)
+
+    def recent(self, is_wanted: Callable[[Sequence[str]], bool], *, limit: int = 20) -> list[CommandState]:
+        """The latest commands that are wanted, newest first; the outputs of others, which can be long, are not read.
+
+        Args:
+            is_wanted: Called with the words of a command.
+            limit: Number of commands that are looked at.
+        """
+        records = ((name, read_json(self._path(name, "json"))) for name in self._ids()[:limit])
+        return [
+            self._state(name, record)
+            for name, record in records
+            if record is not None and is_wanted(shlex.split(str(record.get("line", ""))))
+        ]
+
+    def _state(self, command_id: str, record: Mapping[str, Any]) -> CommandState:
         is_running = self._is_running(command_id, record.get("pid"))
         return CommandState(
             id=command_id,
@@ -146,10 +161,6 @@ class BackgroundCommands:
             document=None if is_running else _document(self._path(command_id, "out")),
             messages=_last_lines(self._path(command_id, "log")),
         )
-
-    def recent(self, limit: int = 20) -> list[CommandState]:
-        """The latest commands, newest first."""
-        return [state for name in self._ids()[:limit] if (state := self.find(name)) is not None]
 
     def stop(self, command_id: str) -> None:
         """Interrupt a command, as Ctrl-C does; what it has finished is kept."""
@@ -174,7 +185,7 @@ class BackgroundCommands:
             child = self._children.get(command_id)
         if child is not None:
             return child.poll() is None
-        if not isinstance(pid, int) or _document(self._path(command_id, "out")) is not None:
+        if not isinstance(pid, int):
             return False
         try:
             os.kill(pid, 0)
@@ -182,7 +193,7 @@ class BackgroundCommands:
             return False
         except PermissionError:
             return False  # the number belongs to a process of another user by now
-        return True
+        return _document(self._path(command_id, "out")) is None
 
     def _delete_old(self) -> None:
         for name in self._ids()[MAX_COMMANDS:]:

@@ -62,7 +62,7 @@ def list_evaluations(request: Request) -> Response:
         page=page,
         pages=max(1, -(-len(ordered) // EVALUATIONS_PER_PAGE)),
         matrix=matrix_of(evaluations),
-        commands=[one for one in project.commands.recent() if one.line.startswith("ftpipe evaluate ")],
+        commands=project.commands.recent(lambda words: list(words[:2]) == ["ftpipe", "evaluate"]),
         wording=wording,
     )
 

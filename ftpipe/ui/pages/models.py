@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -88,7 +87,7 @@ def show_model(request: Request) -> Response:
         evaluations=[(one, comparisons_of(one, model.id)) for one in evaluations],
         histories={alias: list(reversed(project.registry.models.alias_history(alias))) for alias in model.aliases},
         aliases=sorted(project.registry.models.aliases()),
-        commands=[one for one in project.commands.recent() if model.id in shlex.split(one.line)],
+        commands=project.commands.recent(lambda words: model.id in words),
         can_export=model.provider == LOCAL_PROVIDER,
         formats=list(FORMATS),
         wording=wording,

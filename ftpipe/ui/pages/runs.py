@@ -232,7 +232,7 @@ def _run_values(request: Request, run: Run) -> dict[str, Any]:
         "is_open": run_view.is_open(run),
         "is_paid": _is_paid(project, run),
         "read_error": error,
-        "commands": [one for one in project.commands.recent(10) if run.id in one.line.split()],
+        "commands": project.commands.recent(lambda words: run.id in words, limit=10),
         "evaluations": project.registry.evaluations.recent(run.model.id) if run.model else [],
     }
 
