@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from ftpipe.errors import ConnectionFailedError, FtpipeError
@@ -48,7 +50,7 @@ class JobWatcher:
         self._registry = registry
         self._endpoints = endpoints
         self._clock = clock
-        self._shown: dict[str, int] = {}
+        self._shown: Counter[str] = Counter()
         self._errors: dict[str, FtpipeError] = {}
         self._read_at: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -66,17 +68,16 @@ class JobWatcher:
         if self._thread is not None:
             self._thread.join(timeout=OPEN_SECONDS)
 
-    def show(self, run_id: str) -> None:
-        """A page with the run was opened: read its job often."""
+    @contextmanager
+    def shown(self, run_id: str) -> Iterator[None]:
+        """Read the job of a run often while a page shows it."""
         with self._lock:
-            self._shown[run_id] = self._shown.get(run_id, 0) + 1
-
-    def hide(self, run_id: str) -> None:
-        """A page with the run was closed."""
-        with self._lock:
-            self._shown[run_id] = self._shown.get(run_id, 1) - 1
-            if not self._shown[run_id]:
-                del self._shown[run_id]
+            self._shown[run_id] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._shown[run_id] -= 1
 
     def error(self, run_id: str) -> FtpipeError | None:
         """Why a job could not be read the last time; ``None`` if it could."""
@@ -112,7 +113,7 @@ class JobWatcher:
             if self._stopping.is_set():
                 return
             with self._lock:
-                is_shown = run.id in self._shown
+                is_shown = self._shown[run.id] > 0
             seconds = SHOWN_SECONDS[run.endpoint.startswith("local:")] if is_shown else OPEN_SECONDS
             if now - self._read_at.get(run.id, -OPEN_SECONDS) < seconds:
                 continue

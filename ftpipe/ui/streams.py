@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ PING_SECONDS = 15.0
 """A comment is sent after so long without an event, so that a broken connection is noticed."""
 MAX_STREAMS = 64
 """Streams at the same time; each waits most of the time."""
+RETRY_MS, BUSY_RETRY_MS = 2000, 30_000
+"""When a page connects again after its stream has ended, and after it was one too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class Event:
 
     data: str
     name: str = ""
+    retry_ms: int | None = None
+    """When to connect again after the stream ends; htmx takes this only together with a name or data."""
     is_last: bool = False
     """Whether nothing comes after it, so that the page closes the stream."""
 
@@ -40,6 +45,7 @@ class Event:
     def encode(self) -> bytes:
         """The event as it is sent."""
         head = f"event: {self.name}\n" if self.name else ""
+        head += f"retry: {self.retry_ms}\n" if self.retry_ms is not None else ""
         lines = "".join(f"data: {line}\n" for line in self.data.replace("\r", "\n").split("\n"))
         return f"{head}{lines}\n".encode("utf-8", "replace")
 
@@ -60,7 +66,7 @@ class Streams:
         request: Request,
         produce: Callable[[], Iterable[Event]],
         *,
-        on_end: Callable[[], None] = lambda: None,
+        while_open: AbstractContextManager[object] | None = None,
         seconds: float = INTERVAL_SECONDS,
     ) -> StreamingResponse:
         """A stream.
@@ -68,21 +74,24 @@ class Streams:
         Args:
             request: The request.
             produce: Called in a thread every ``seconds``: the events since the call before.
-            on_end: Called when the stream has ended, for whatever reason.
+            while_open: Entered when the stream begins, and left when it ends, for whatever reason.
             seconds: Time between two calls.
         """
-        body = self._events(request, produce, on_end, seconds)
+        body = self._events(request, produce, while_open or nullcontext(), seconds)
         return StreamingResponse(body, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
     async def _events(
-        self, request: Request, produce: Callable[[], Iterable[Event]], on_end: Callable[[], None], seconds: float
+        self,
+        request: Request,
+        produce: Callable[[], Iterable[Event]],
+        while_open: AbstractContextManager[object],
+        seconds: float,
     ) -> AsyncIterator[bytes]:
-        self._open += 1
-        try:
-            if self._open > MAX_STREAMS:
-                yield b"retry: 30000\n\n"
-                return
-            yield b"retry: 2000\n\n"
+        if self._open >= MAX_STREAMS:
+            yield Event("", "busy", retry_ms=BUSY_RETRY_MS).encode()
+            return
+        with self._counted(), while_open:
+            yield Event("", "connected", retry_ms=RETRY_MS).encode()
             silent = 0.0
             while not await request.is_disconnected():
                 events = list(await run_in_threadpool(produce))
@@ -99,6 +108,11 @@ class Streams:
                 except TimeoutError:
                     continue
                 return
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._open += 1
+        try:
+            yield
         finally:
             self._open -= 1
-            on_end()

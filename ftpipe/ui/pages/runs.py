@@ -98,9 +98,8 @@ def stream_run(request: Request) -> Response:
     """What changes of a run: its state, figures and events as HTML, its curves as data."""
     project, run = project_of(request), _run(request)
     streams: Streams = request.app.state.streams
-    project.watcher.show(run.id)
     changes = RunChanges(request, project, run.id, compare=_compared(request))
-    return streams.response(request, changes.events, on_end=lambda: project.watcher.hide(run.id))
+    return streams.response(request, changes.events, while_open=project.watcher.shown(run.id))
 
 
 class RunChanges:
