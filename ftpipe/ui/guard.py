@@ -149,7 +149,8 @@ class GuardMiddleware:
         cookie = self._sessions.open_with_link(token)
         if cookie is None and not is_open:
             raise RefusedRequestError(401, "This link was used before, or belongs to a server that was stopped.")
-        response = RedirectResponse(request.scope["path"] or "/", 303)
+        # a path of two slashes would lead to another host
+        response = RedirectResponse(f"/{request.scope['path'].lstrip('/')}", 303)
         if cookie is not None:
             set_cookie(request, response, cookie)
         return response

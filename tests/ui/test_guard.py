@@ -66,6 +66,11 @@ def test_guard_link_signs_in_once(make_client: MakeClient, sessions: Sessions) -
     assert make_client().get("/", params={"token": token}).status_code == 401
 
 
+def test_guard_link_leads_to_no_other_host(make_client: MakeClient, sessions: Sessions) -> None:
+    answer = make_client().get(f"http://127.0.0.1:8322//evil.example/?token={sessions.create_link_token()}")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/evil.example/")
+
+
 def test_guard_link_again_in_the_same_browser_is_no_error(make_client: MakeClient, sessions: Sessions) -> None:
     client, token = make_client(), sessions.create_link_token()
     client.get("/", params={"token": token})
