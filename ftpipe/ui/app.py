@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 from ftpipe.errors import FtpipeError, ProviderError, UsageError
 from ftpipe.server.auth import HostPolicy
-from ftpipe.ui.guard import SIGN_IN_PATH, GuardMiddleware, RefusedRequestError
+from ftpipe.ui.guard import SIGN_IN_PATH, GuardMiddleware, RefusedRequestError, is_htmx
 from ftpipe.ui.pages import PAGES
 from ftpipe.ui.project import Project
 from ftpipe.ui.rendering import Page, form_text, render, url_of
@@ -120,7 +120,8 @@ def _create_link(request: Request) -> Response:
 
 
 def _refused(request: Request, error: RefusedRequestError, *, has_keys: bool) -> Response:
-    if error.status == HTTPStatus.UNAUTHORIZED and has_keys:
+    # a script would take the page that asks for a key for the part that it wanted
+    if error.status == HTTPStatus.UNAUTHORIZED and has_keys and not is_htmx(request.headers):
         return RedirectResponse(url_of(request, SIGN_IN_PATH), 303)
     hint = error.hint
     if error.status == HTTPStatus.UNAUTHORIZED:

@@ -156,6 +156,8 @@ def with_keys(make_client: MakeClient, own_home: object, tmp_path_factory: pytes
 
 def test_sign_in_takes_key(with_keys: TestClient) -> None:
     assert with_keys.get("/runs").headers["location"] == "/sign-in"
+    part = with_keys.get("/runs", headers={"hx-request": "true"})
+    assert part.status_code == 401, "a page that asks for a key is no part of another"
     wrong = with_keys.post("/sign-in", data={"key": "0123456789abcdeF"}, headers=SAME_ORIGIN)
     assert wrong.status_code == 403
     right = with_keys.post("/sign-in", data={"key": "0123456789abcdef"}, headers=SAME_ORIGIN)

@@ -22,13 +22,16 @@ function showProblem(text) {
   problem.textContent = text;
   problem.hidden = !text;
 }
-document.addEventListener("htmx:response:error", (event) => {
-  const status = event.detail?.ctx?.response?.status;
-  showProblem(status === 401 ? "You are not signed in any more. Load the page again." : "The page could not be brought up to date. Load it again.");
-});
-document.addEventListener("htmx:error", () => showProblem("The server does not answer. If it was stopped, start `ftpipe ui` again."));
-document.addEventListener("htmx:sse:error", () => showProblem("The server does not answer. If it was stopped, start `ftpipe ui` again."));
+function problemOf(status) {
+  if (!status) return "The server does not answer. If it was stopped, start `ftpipe ui` again.";
+  if (status === 401) return "You are not signed in any more. Load the page again.";
+  return "The page could not be brought up to date. Load it again.";
+}
+document.addEventListener("htmx:response:error", (event) => showProblem(problemOf(event.detail?.ctx?.response?.status)));
+document.addEventListener("htmx:error", () => showProblem(problemOf()));
+document.addEventListener("htmx:sse:error", (event) => showProblem(problemOf(event.detail?.status)));
 document.addEventListener("htmx:sse:after:connection", () => showProblem(""));
+document.addEventListener("busy", () => showProblem("Too many pages are open. Close some; this one is brought up to date again in half a minute."));
 
 document.addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
