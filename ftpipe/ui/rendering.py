@@ -19,26 +19,14 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from ftpipe import __version__
-from ftpipe.formatting import (
-    count,
-    duration,
-    format_bytes,
-    format_decimal,
-    format_money,
-    format_time,
-    plural,
-    relative_path,
-    sanitize_block,
-    sanitize_line,
-)
+from ftpipe.formatting import duration, format_bytes, relative_path
 from ftpipe.providers.deadlines import days_left, shutdown_text
+from ftpipe.reports.html_templates import html_environment
 from ftpipe.ui.guard import is_htmx
 from ftpipe.ui.project import Project
 from ftpipe.ui.sessions import Session
 
 BREAKS = {":": Markup(":<wbr>"), "/": Markup("/<wbr>"), "_": Markup("_<wbr>")}
-MAX_TEXT_CHARACTERS = 4000
-"""Characters of one text in a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,24 +106,11 @@ def render_text(request: Request, template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=jinja2.FunctionLoader(_template),
-    )
+    environment = html_environment(_template)
     environment.filters |= {
-        "clean": sanitize_line,
-        "block": _truncated_block,
         "breakable": breakable,
-        "count": count,
-        "decimal": format_decimal,
-        "money": format_money,
-        "moment": format_time,
         "duration": duration,
         "ago": _ago,
-        "plural": plural,
         "size": format_bytes,
         "relative": _relative,
     }
@@ -145,12 +120,6 @@ def _environment() -> jinja2.Environment:
 
 def _template(name: str) -> str:
     return resources.files("ftpipe.ui").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _truncated_block(text: str, limit: int = MAX_TEXT_CHARACTERS) -> str:
-    """A text of several lines, truncated."""
-    rest = len(text) - limit
-    return sanitize_block(text[:limit]) + (f" … ({rest:,} more characters)" if rest > 0 else "")
 
 
 def breakable(text: str) -> Markup:

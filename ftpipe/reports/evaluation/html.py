@@ -19,17 +19,14 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ftpipe.formatting import count, format_decimal, format_money, format_time, plural, sanitize_block, sanitize_line
 from ftpipe.records import Model, TrainingMetrics
-from ftpipe.records.evaluation import Answer, Evaluation, Outcome
+from ftpipe.records.evaluation import Evaluation, Outcome
 from ftpipe.reports.evaluation import charts, wording
+from ftpipe.reports.html_templates import html_environment
 from ftpipe.reports.json_output import plain_data
 
 MAX_SAMPLES = 1000
 """Items on the page; those that regressed or improved come first."""
-
-MAX_TEXT_CHARACTERS = 4000
-"""Characters of one text."""
 
 FILTERS = (("all", "All"), ("regressed", "Regressed"), ("improved", "Improved"), ("different", "Different"))
 
@@ -88,22 +85,9 @@ def _style(challengers: int) -> str:
 
 @cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        loader=jinja2.FunctionLoader(_file),
-    )  # fmt: skip
-    environment.filters |= {
-        "clean": sanitize_line,
-        "block": _truncated_block,
-        "breakable": breakable,
-        "count": count,
-        "decimal": format_decimal,
-        "money": format_money,
-        "moment": format_time,
-        "plural": plural,
-        "seconds": _seconds,
-    }
-    environment.globals |= {"wording": wording, "svg": charts, "answer_text": _answer_text}
+    environment = html_environment(_file)
+    environment.filters |= {"breakable": breakable, "seconds": _seconds}
+    environment.globals |= {"wording": wording, "svg": charts}
     return environment
 
 
@@ -118,18 +102,6 @@ def breakable(text: str) -> Markup:
 
 def _seconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f} s" if value >= 1 else f"{value * 1000:.0f} ms"
-
-
-def _truncated_block(text: str) -> str:
-    """A text of several lines, truncated."""
-    rest = len(text) - MAX_TEXT_CHARACTERS
-    return sanitize_block(text[:MAX_TEXT_CHARACTERS]) + (f" … ({rest:,} more characters)" if rest > 0 else "")
-
-
-def _answer_text(answer: Answer) -> str:
-    """An answer as text: its text, its tool calls, or why the request was rejected."""
-    calls = "".join(f"\n→ {call.name}({call.arguments})" for call in answer.tool_calls)
-    return f"rejected: {answer.error}" if answer.error else (answer.text + calls).strip("\n")
 
 
 @dataclass(frozen=True)
@@ -166,7 +138,7 @@ def _rank(changes: Mapping[str, str]) -> int:
 def _sample(evaluation: Evaluation, outcome: Outcome, changes: Mapping[str, str]) -> Sample:
     classes = []
     for number, name in enumerate(evaluation.challengers):
-        base_text, text = (_answer_text(outcome.answers[arm][0]) for arm in (evaluation.baseline, name))
+        base_text, text = (wording.answer_text(outcome.answers[arm][0]) for arm in (evaluation.baseline, name))
         classes += [f"different-{number}"] if base_text != text else []
         classes += [f"{changes[name]}-{number}"] if name in changes else []
     calls = "".join(f"\n→ {call.name}({call.arguments})" for call in outcome.item.expected_calls)

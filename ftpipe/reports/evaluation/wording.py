@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from ftpipe.formatting import count, plural, sanitize_line
-from ftpipe.records.evaluation import ArmResult, Comparison, Evaluation, JudgeResult, Score, TokenPrice, TrainingOverlap
+from ftpipe.records.evaluation import (
+    Answer,
+    ArmResult,
+    Comparison,
+    Evaluation,
+    JudgeResult,
+    Score,
+    TokenPrice,
+    TrainingOverlap,
+)
 
 VERDICT_SYMBOLS = {"win": "▲", "loss": "▼", "equivalent": "=", "inconclusive": "?"}
 """Shown beside each verdict, so that no color is needed to read it."""
@@ -29,6 +38,12 @@ METRIC_LABELS = {
 def metric_label(metric: str) -> str:
     """A metric's name as people read it."""
     return METRIC_LABELS.get(metric, metric)
+
+
+def answer_text(answer: Answer) -> str:
+    """An answer as text: its text, its tool calls, or why the request was rejected."""
+    calls = "".join(f"\n→ {call.name}({call.arguments})" for call in answer.tool_calls)
+    return f"rejected: {answer.error}" if answer.error else (answer.text + calls).strip("\n")
 
 
 def latency_conditions(evaluation: Evaluation) -> str:

@@ -196,12 +196,8 @@ def matrix_of(evaluations: Iterable[Evaluation]) -> Matrix:
 
 
 def answer_text(answers: Sequence[Answer]) -> str:
-    """The first answer as text: its text, its tool calls, or why the request was rejected."""
-    if not answers:
-        return ""
-    answer = answers[0]
-    calls = "".join(f"\n→ {call.name}({call.arguments})" for call in answer.tool_calls)
-    return f"rejected: {answer.error}" if answer.error else (answer.text + calls).strip("\n")
+    """The first answer as text; empty if there is none."""
+    return wording.answer_text(answers[0]) if answers else ""
 
 
 def _items(evaluation: Evaluation, challenger: str, shown: str) -> list[Outcome]:
