@@ -115,6 +115,26 @@ def combine_options(*decorators: Decorator) -> Decorator:
     return apply
 
 
+def listen_options(host: str, port: int) -> Decorator:
+    """The options of a server that listens, with their defaults."""
+    return combine_options(
+        click.option(
+            "--host",
+            default=host,
+            show_default=True,
+            help="Address to listen on; any other than loopback needs --api-key-file.",
+        ),
+        click.option(
+            "--port",
+            type=click.IntRange(0, 65535),
+            metavar="N",
+            default=port,
+            show_default=True,
+            help="Port to listen on; 0 for any free port.",
+        ),
+    )
+
+
 memory_settings = combine_options(
     click.option(
         "--max-length",

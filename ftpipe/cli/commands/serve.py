@@ -89,20 +89,7 @@ class ServeOptions(ShadowOptions, InferenceOptions):
     example="ftpipe serve --port 8321\nftpipe serve --workers 4 --strategy fsdp\n"
     "OPENAI_BASE_URL=http://127.0.0.1:8321/v1 OPENAI_API_KEY=$(ftpipe serve key) python script.py",
 )
-@click.option(
-    "--host",
-    default=ServeOptions.host,
-    show_default=True,
-    help="Address to listen on; any other than loopback needs --api-key-file.",
-)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    metavar="N",
-    default=ServeOptions.port,
-    show_default=True,
-    help="Port to listen on; 0 for any free port.",
-)
+@shared.listen_options(ServeOptions.host, ServeOptions.port)
 @_data_dir
 @click.option(
     "--api-key-file",

@@ -43,20 +43,7 @@ class UiOptions:
     groups={"Address and keys": ("host", "port", "api_key_file", "allowed_hosts", "no_browser")},
     example="ftpipe ui\nftpipe ui --no-browser --port 0",
 )
-@click.option(
-    "--host",
-    default=UiOptions.host,
-    show_default=True,
-    help="Address to listen on; any other than loopback needs --api-key-file.",
-)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    metavar="N",
-    default=UiOptions.port,
-    show_default=True,
-    help="Port to listen on; 0 for any free port.",
-)
+@shared.listen_options(UiOptions.host, UiOptions.port)
 @click.option(
     "--api-key-file",
     type=shared.FILE,
