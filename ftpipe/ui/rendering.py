@@ -68,6 +68,11 @@ def page_number(request: Request, name: str = "page", *, minimum: int = 1) -> in
     return max(minimum, int(text)) if text.isascii() and text.isdigit() and len(text) < 10 else minimum
 
 
+def page_count(total: int, per_page: int) -> int:
+    """How many pages a list has; one if it is empty."""
+    return max(1, -(-total // per_page))
+
+
 def url_of(request: Request, path: str, **query: object) -> str:
     """The URL of a page of this server; parameters that are ``None`` or empty are left out."""
     shown = {name: value for name, value in query.items() if value not in (None, "")}

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftpipe.formatting import duration, format_decimal, format_money
-from ftpipe.records import Checkpoint, Hyperparameters, Job, Run, RunState
-from ftpipe.reports.models import cost_of, validation_loss
+from ftpipe.records import Hyperparameters, Job, Run, RunState
+from ftpipe.reports.models import cost_of
 from ftpipe.reports.provider_error_codes import explain_error
 from ftpipe.ui.curves import Curve, CurveCache
 
@@ -285,8 +285,3 @@ def failure_text(run: Run) -> list[str]:
     meaning = explain_error(error.code, error.message)
     lines = [": ".join(part for part in (error.code, error.message) if part)]
     return [*lines, f"It means: {meaning.what}", f"Next: {meaning.next}"] if meaning else lines
-
-
-def checkpoint_loss(checkpoint: Checkpoint) -> float | None:
-    """The validation loss of a checkpoint."""
-    return validation_loss(checkpoint.metrics)

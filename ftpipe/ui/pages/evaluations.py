@@ -18,7 +18,7 @@ from ftpipe.records.evaluation import Answer, Evaluation, Outcome
 from ftpipe.reports.evaluation import wording
 from ftpipe.ui.pages.models import EvaluatedScore
 from ftpipe.ui.project import LOCAL_PROVIDER, Project
-from ftpipe.ui.rendering import Page, form_of, form_text, page_number, project_of, render, url_of
+from ftpipe.ui.rendering import Page, form_of, form_text, page_count, page_number, project_of, render, url_of
 
 EVALUATIONS_PER_PAGE = 50
 ITEMS_PER_PAGE = 20
@@ -60,7 +60,7 @@ def list_evaluations(request: Request) -> Response:
         total=len(ordered),
         regressed=sum(map(has_regressed, ordered)),
         page=page,
-        pages=max(1, -(-len(ordered) // EVALUATIONS_PER_PAGE)),
+        pages=page_count(len(ordered), EVALUATIONS_PER_PAGE),
         matrix=matrix_of(evaluations),
         commands=project.commands.recent(lambda words: list(words[:2]) == ["ftpipe", "evaluate"]),
         wording=wording,
@@ -133,7 +133,7 @@ def show_evaluation(request: Request) -> Response:
         counts={name: len(_items(evaluation, challenger, name)) for name in SHOWN},
         items=items[(page - 1) * ITEMS_PER_PAGE : page * ITEMS_PER_PAGE],
         page=page,
-        pages=max(1, -(-len(items) // ITEMS_PER_PAGE)),
+        pages=page_count(len(items), ITEMS_PER_PAGE),
         has_report=_path(project, evaluation.id, "html").is_file(),
         wording=wording,
         answer_text=answer_text,

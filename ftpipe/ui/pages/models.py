@@ -20,7 +20,7 @@ from ftpipe.reports.evaluation import wording
 from ftpipe.reports.models import cost_of, final_loss_text, validation_loss
 from ftpipe.reports.runs import hyperparameter_text
 from ftpipe.ui.project import LOCAL_PROVIDER, Project
-from ftpipe.ui.rendering import Page, form_text, page_number, project_of, render, url_of
+from ftpipe.ui.rendering import Page, form_text, page_count, page_number, project_of, render, url_of
 
 MODELS_PER_PAGE = 50
 SOON_DAYS = 60
@@ -62,7 +62,7 @@ def list_models(request: Request) -> Response:
         models=shown,
         total=len(models),
         page=page,
-        pages=max(1, -(-len(models) // MODELS_PER_PAGE)),
+        pages=page_count(len(models), MODELS_PER_PAGE),
         aliases=_alias_rows(project, models),
         ending=sorted([one for one in dated if 0 <= one[1] <= SOON_DAYS], key=lambda one: one[1]),
         gone=sum(left < 0 for _, left in dated),
@@ -94,7 +94,7 @@ def show_model(request: Request) -> Response:
         cost_of=cost_of,
         loss_of=final_loss_text,
         hyperparameter_text=hyperparameter_text,
-        checkpoint_loss=lambda one: validation_loss(one.metrics),
+        validation_loss=validation_loss,
     )
 
 

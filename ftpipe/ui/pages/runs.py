@@ -15,11 +15,12 @@ from ftpipe.errors import FtpipeError, UsageError
 from ftpipe.pipeline.pipeline import Pipeline
 from ftpipe.records import Run, RunState
 from ftpipe.registry.run_search import RunFilter, search_runs
+from ftpipe.reports.models import validation_loss
 from ftpipe.ui import run_view
 from ftpipe.ui.curves import Curve
 from ftpipe.ui.job_watcher import refuse_other_endpoint
 from ftpipe.ui.project import Project
-from ftpipe.ui.rendering import Page, form_text, page_number, project_of, render, render_text, url_of
+from ftpipe.ui.rendering import Page, form_text, page_count, page_number, project_of, render, render_text, url_of
 from ftpipe.ui.streams import Event, Streams
 
 RUNS_PER_PAGE = 50
@@ -27,7 +28,7 @@ EVENTS_SHOWN = 50
 VALUES_PER_PAGE = 100
 MAX_COMPARED = 6
 """Runs in one chart."""
-ACTIONS = {"pause": "pause", "resume": "resume", "cancel": "cancel", "continue": "continue"}
+ACTIONS = frozenset({"pause", "resume", "cancel", "continue"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def list_runs(request: Request) -> Response:
         rows=rows,
         total=found.total,
         page=page,
-        pages=max(1, -(-found.total // RUNS_PER_PAGE)),
+        pages=page_count(found.total, RUNS_PER_PAGE),
         first=(page - 1) * RUNS_PER_PAGE,
         text=query.get("q", "").strip(),
         state=state,
@@ -154,7 +155,7 @@ def points(request: Request) -> Response:
 def show_values(request: Request) -> Response:
     """Every value of every step, a page at a time."""
     project, run = project_of(request), _run(request)
-    curve = project.curves.read(run.job) if run.job else Curve()
+    curve = _curve(project, run)
     page = page_number(request)
     return render(
         request,
@@ -165,7 +166,7 @@ def show_values(request: Request) -> Response:
         rows=_value_rows(curve, range((page - 1) * VALUES_PER_PAGE, min(page * VALUES_PER_PAGE, len(curve.steps)))),
         total=len(curve.steps),
         page=page,
-        pages=max(1, -(-len(curve.steps) // VALUES_PER_PAGE)),
+        pages=page_count(len(curve.steps), VALUES_PER_PAGE),
     )
 
 
@@ -180,7 +181,7 @@ def ask_action(request: Request) -> Response:
         action=action,
         is_paid=_is_paid(project, run),
         provider=project.endpoints.title(run.spec.provider),
-        curve=project.curves.read(run.job) if run.job else Curve(),
+        curve=_curve(project, run),
     )
 
 
@@ -205,7 +206,7 @@ def do_action(request: Request) -> Response:
 def _run_values(request: Request, run: Run) -> dict[str, Any]:
     """What the page of a run shows."""
     project = project_of(request)
-    curve = project.curves.read(run.job) if run.job else Curve()
+    curve = _curve(project, run)
     before = page_number(request, "before", minimum=0) or None
     compared = _runs(project, _compared(request))
     events = project.registry.jobs.recent_events(run.job, limit=EVENTS_SHOWN + 1, before=before) if run.job else []
@@ -228,6 +229,7 @@ def _run_values(request: Request, run: Run) -> dict[str, Any]:
         "has_more": len(events) > EVENTS_SHOWN,
         "compared": compared,
         "names": run_view,
+        "validation_loss": validation_loss,
         "is_open": run_view.is_open(run),
         "is_paid": _is_paid(project, run),
         "read_error": error,
@@ -252,8 +254,12 @@ def _runs(project: Project, names: Iterable[str]) -> list[Run]:
     return [run for name in names if (run := project.registry.runs.find(name)) is not None]
 
 
+def _curve(project: Project, run: Run) -> Curve:
+    return project.curves.read(run.job) if run.job else Curve()
+
+
 def _curves(project: Project, runs: Iterable[Run]) -> list[tuple[Run, Curve]]:
-    return [(run, project.curves.read(run.job) if run.job else Curve()) for run in runs]
+    return [(run, _curve(project, run)) for run in runs]
 
 
 def _compared(request: Request) -> list[str]:
@@ -278,8 +284,8 @@ def _is_paid(project: Project, run: Run) -> bool:
 
 
 def _action(request: Request) -> str:
-    action = ACTIONS.get(request.path_params["action"])
-    if action is None:
+    action: str = request.path_params["action"]
+    if action not in ACTIONS:
         raise UsageError("there is no such action")
     return action
 
