@@ -15,7 +15,7 @@ import pytest
 from ftpipe.child_environment import child_environment, python_path
 from tests.reports.xss_payloads import PAYLOADS
 from tests.training.tiny_model import save_base
-from tests.ui.test_browser import FITS, SCREENSHOTS, SIZES, Site, browser, expect, open_page, signed_in, violations
+from tests.ui.test_browser import Site, browser, check_looks, expect, open_page, signed_in
 
 __all__ = ["browser", "open_page", "signed_in"]
 
@@ -53,18 +53,6 @@ def open_dataset(open_page: Any, name: str) -> Any:
     expect(page.locator("#report .verdict, #report h2").first).not_to_contain_text("Checking")
     expect(page.locator("#row h2")).to_be_visible()
     return page
-
-
-def check_looks(page: Any, name: str) -> None:
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        assert violations(page) == []
-        for width, height in SIZES:
-            page.set_viewport_size({"width": width, "height": height})
-            assert page.evaluate(FITS), width
-            if SCREENSHOTS is not None:
-                SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-                page.screenshot(path=SCREENSHOTS / f"{name}-{width}-{scheme}.png")
 
 
 def test_dataset_has_no_violation_and_rows_follow_keys(open_page: Any) -> None:
