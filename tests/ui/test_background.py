@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +68,12 @@ def test_recent_reads_only_the_output_of_wanted_commands(tmp_path: Path, monkeyp
         ended(commands, command_id)
     read: list[Path] = []
     document = background._document
-    monkeypatch.setattr(background, "_document", lambda path: read.append(path) or document(path))
+
+    def noted_document(path: Path) -> Mapping[str, Any] | None:
+        read.append(path)
+        return document(path)
+
+    monkeypatch.setattr(background, "_document", noted_document)
     assert [one.id for one in commands_in(tmp_path).recent(lambda words: "run-1" in words)] == [first]
     assert {path.stem for path in read} == {first}
     assert [one.id for one in commands.recent(lambda _words: True, limit=1)] == [second]

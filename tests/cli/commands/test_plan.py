@@ -70,9 +70,12 @@ def test_plan_reads_a_configuration(cli: CliEnvironment, tmp_path: Path) -> None
     path.write_text(json.dumps({**config, "vocab_size": 32, "max_position_embeddings": 64}), encoding="utf-8")
     estimate = cli.run("plan", str(path), "--json").document["estimate"]
     assert (estimate["fits"], estimate["max_length"]) == (True, 64)
-    broken = {**config, "vocab_size": 32, "text_config": "x", "num_key_value_heads": "2", "head_dim": [4]}
-    path.write_text(json.dumps(broken), encoding="utf-8")
+    path.write_text(json.dumps({**config, "vocab_size": 32, "text_config": "x"}), encoding="utf-8")
     assert cli.run("plan", str(path), "--json").document["estimate"]["fits"]
+    broken = {**config, "vocab_size": 32, "num_key_value_heads": "2", "head_dim": [4]}
+    path.write_text(json.dumps(broken), encoding="utf-8")
+    message = cli.run("plan", str(path), "--json").document["error"]["message"]
+    assert "num_key_value_heads, head_dim must be given" in message
     path.write_text("[]", encoding="utf-8")
     assert "is not a JSON object" in cli.run("plan", str(path)).err
 
