@@ -37,7 +37,7 @@ from ftpipe.server.protocol import new_id
 from ftpipe.server.storage import CheckpointRow, EventRow, JobRow, Store
 from ftpipe.server.storage.data_dir import DataDirectory
 from ftpipe.stages.create_job import KIND
-from ftpipe.training.job_directory import StepMetrics
+from ftpipe.training.step_metrics import StepMetrics
 
 log = logging.getLogger("ftpipe.server.gateway")
 

@@ -204,6 +204,14 @@ def _parse_multi(multi: Multi, path: str, validate: Validate) -> MultiGrader:
     return MultiGrader("multi", multi.name, parts, expression)
 
 
+def item_templates(grader: Grader) -> list[str]:
+    """The templates such as ``{{item.answer}}`` that a grader reads the data's record with."""
+    parts = grader.parts.values() if isinstance(grader, MultiGrader) else [grader]
+    texts = [text for part in parts for text in (part.input, part.reference)]
+    found = [match for text in texts for match in _TEMPLATE.finditer(text)]
+    return list(dict.fromkeys(match[0] for match in found if match[1].strip().startswith("item")))
+
+
 class GradingContext:
     """Grades one answer of a model.
 

@@ -234,21 +234,36 @@ def _load(
             device = DeviceConfig(device.device, precision)
         folder = resolve_base(base, models_dir=models_dir, on_status=on_status)
         model = load_base(folder, device)
-        batch_model = _build_batch_model(model, folder, device, precision, on_status)
+        batch_model = build_batch_model(model, folder, device, precision, on_status)
         return _LoadedModel(model, batch_model, load_tokenizer(folder), ChatTokenizer.load(folder), max_num_seqs)
     except ModuleNotFoundError as exc:
         raise MissingExtraError(f"local models need {exc.name}", "pip install 'ftpipe[local]'") from exc
 
 
-def _build_batch_model(
-    model: CausalModel, folder: Path, device: DeviceConfig, precision: Precision | None, on_status: StatusCallback
+def build_batch_model(
+    model: CausalModel,
+    folder: Path,
+    device: DeviceConfig,
+    precision: Precision | None = None,
+    on_status: StatusCallback = lambda _: None,
+    *,
+    is_shared: bool = False,
 ) -> BatchModel:
-    """The decoder of our own if it knows the architecture, else transformers' forward pass."""
+    """The decoder of our own if it knows the architecture, else transformers' forward pass.
+
+    Args:
+        model: The base model.
+        folder: Its folder.
+        device: Where it is, and in which precision.
+        precision: Of the answers; ``None`` for that of the device.
+        on_status: Called with a line if the precision cannot be had.
+        is_shared: Whether ``model`` is used for something else, too, so that no adapter may be attached to it.
+    """
     can_decode = not device.is_accelerator and is_supported(model)
     if precision == "int8" and not (can_decode and has_int8_kernels()):
         on_status(f"{folder.name} cannot be computed in int8 here; {device.dtype} is used")
         precision = None
     if not can_decode:
-        return TransformersModel(model)
+        return TransformersModel(load_base(folder, device) if is_shared else model)
     own_precision: Precision = precision or ("bfloat16" if device.dtype == "bfloat16" else "float32")
     return Decoder(model, own_precision, lambda: TransformersModel(load_base(folder, device)))

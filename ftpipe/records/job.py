@@ -184,6 +184,15 @@ class TrainingMetrics(Record):
     valid_mean_token_accuracy: float | None = None
     full_valid_loss: float | None = None
     full_valid_mean_token_accuracy: float | None = None
+    train_mean_reward: float | None = None
+    valid_mean_reward: float | None = None
+    full_valid_mean_reward: float | None = None
+    completion_tokens_mean: float | None = None
+    """Tokens of a sampled answer, in reinforcement."""
+    frac_reward_zero_std: float | None = None
+    """Part of the prompts whose answers all got the same reward."""
+    kl: float | None = None
+    """Divergence from the model before training, in nats per token."""
 
 
 class Checkpoint(Record):

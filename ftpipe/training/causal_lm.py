@@ -82,8 +82,12 @@ class LanguageModel(torch.nn.Module):  # type: ignore[misc]  # torch is untyped 
         names = set(self._causal._no_split_modules or ())
         return [module for module in self.modules() if type(module).__name__ in names]
 
-    def forward(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, examples: Sequence[Example], *, by_token: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss of each example: cross-entropy in nats, summed over its trained tokens; this has a gradient.
+
+        Args:
+            examples: The examples.
+            by_token: Return a loss for each trained token instead, those of the first example first.
 
         Returns:
             The losses, and how many trained tokens of each example were predicted correctly.
@@ -92,6 +96,8 @@ class LanguageModel(torch.nn.Module):  # type: ignore[misc]  # torch is untyped 
         hidden_STD = self._causal.get_decoder()(input_ids=batch.ids_ST, use_cache=False, **batch.inputs)[0]
         trained_ST = batch.labels_ST != IGNORE_INDEX
         losses_N, correct_N = self._token_losses(hidden_STD[trained_ST], batch.labels_ST[trained_ST])
+        if by_token:
+            return losses_N, correct_N
         zeros_R, rows_N = torch.zeros(len(examples), device=losses_N.device), batch.rows_ST[trained_ST]
         return zeros_R.index_add(0, rows_N, losses_N), zeros_R.index_add(0, rows_N, correct_N)
 

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ftpipe.modeling.types import CausalModel, Optimizer
-from ftpipe.training.job_directory import StepMetrics
 from ftpipe.training.lora import sharded_like, trainable_parameters, whole_tensor
+from ftpipe.training.step_metrics import StepMetrics
 
 
 @dataclass

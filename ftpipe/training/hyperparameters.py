@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ftpipe.auto_epochs import auto_epochs
@@ -21,6 +21,19 @@ MAX_MICRO_BATCH_TOKENS, MIN_MICRO_BATCH_TOKENS = 4096, 256
 PRECISIONS = ("float32", "bfloat16")
 QUANTIZATIONS = ("none", "4bit", "8bit")
 DEFAULT_BETA = 0.1
+DEFAULT_KL_BETA = 0.04
+"""Of reinforcement. Source: DeepSeekMath, arXiv 2402.03300, section 4.2, read 2026-11-29."""
+GROUP_SIZE = 8
+"""Answers that are sampled for each prompt, times ``compute_multiplier``."""
+MIN_GROUP_SIZE, MAX_GROUP_SIZE = 2, 64
+UPDATES_PER_BATCH = 2
+"""Optimizer steps that reinforcement takes with the same answers, which are dear."""
+EVALUATIONS_PER_RUN = 10
+"""Evaluations of reinforcement, if the job sets no interval."""
+DEFAULT_COMPLETION_TOKENS = 256
+"""Most tokens of an answer in reinforcement."""
+METHOD_HYPERPARAMETERS = ("beta", "compute_multiplier", "eval_interval", "eval_samples", "max_completion_tokens")
+"""Those that not every method has."""
 DEFAULT_CONTEXT = 2048
 """Context length of a base model whose configuration names none."""
 
@@ -40,7 +53,11 @@ class ResolvedHyperparameters:
         target_modules: Names of the linear layers that get an adapter.
         max_length: Tokens per sequence; longer ones are truncated, unless an answer would lose its end.
         max_grad_norm: Gradients are scaled down to this norm.
-        beta: DPO only: how close the model stays to the one before training.
+        beta: DPO and reinforcement: how close the model stays to the one before training.
+        compute_multiplier: Reinforcement: factor on the number of answers to each prompt.
+        eval_interval: Reinforcement: steps between evaluations of the validation rows, and checkpoints.
+        eval_samples: Reinforcement: answers to each validation row.
+        max_completion_tokens: Reinforcement: most tokens of an answer.
         skip_bad_rows: Whether rows that cannot be trained on are left out; otherwise they fail the job.
         precision: ``float32`` or ``bfloat16``: of the base model, and of what it computes; adapters are in float32.
         quantization: ``4bit`` or ``8bit`` for the linear layers of the base model, else ``none``.
@@ -64,6 +81,15 @@ class ResolvedHyperparameters:
     quantization: str = "none"
     gradient_checkpointing: bool = False
     micro_batch_tokens: int = MAX_MICRO_BATCH_TOKENS
+    compute_multiplier: float | None = None
+    eval_interval: int | None = None
+    eval_samples: int | None = None
+    max_completion_tokens: int | None = None
+
+    @property
+    def group_size(self) -> int:
+        """Answers that reinforcement samples for each prompt of a batch."""
+        return min(MAX_GROUP_SIZE, max(MIN_GROUP_SIZE, round(GROUP_SIZE * (self.compute_multiplier or 1.0))))
 
     def steps_per_epoch(self, examples: int) -> int:
         """Optimizer steps in one pass over ``examples`` examples."""
@@ -85,7 +111,8 @@ class ResolvedHyperparameters:
             "quantization": self.quantization,
             "gradient_checkpointing": self.gradient_checkpointing,
         }
-        return values if self.beta is None else {**values, "beta": self.beta}
+        method_values = {name: getattr(self, name) for name in METHOD_HYPERPARAMETERS}
+        return {**values, **{name: value for name, value in method_values.items() if value is not None}}
 
     def learning_rate_at(self, step: int, total_steps: int) -> float:
         """Learning rate of ``step`` (from 1): up over the first tenth, then down a cosine to a tenth of the peak."""
@@ -140,6 +167,11 @@ def default_learning_rate(parameters: int, targets: tuple[str, ...] = ATTENTION_
     return rate if set(targets) <= {"q_proj", "k_proj", "v_proj", "o_proj"} else rate / 2
 
 
+RATE_FACTORS = {"dpo": 0.1, "reinforcement": 0.5}
+"""Method → factor on the default rate of supervised fine-tuning. DPO starts from a model that answers already; its
+usual rates are a tenth of supervised ones."""
+
+
 def resolve_hyperparameters(
     requested: Mapping[str, Any], *, examples: int, parameters: int, max_context: int, on_accelerator: bool, method: str
 ) -> ResolvedHyperparameters:
@@ -151,24 +183,23 @@ def resolve_hyperparameters(
         parameters: Number of parameters of the base model.
         max_context: Context length of the base model.
         on_accelerator: Whether the machine has a GPU; without one the default ``max_length`` is shorter.
-        method: ``supervised`` or ``dpo``.
+        method: ``supervised``, ``dpo`` or ``reinforcement``.
 
     Raises:
         UsageError: A value is out of range.
     """
     targets = _target_modules(requested.get("target_modules"))
     multiplier = _number(requested, "learning_rate_multiplier", 1.0, 0.0, 1e4, exclusive=True)
-    # DPO starts from a model that answers already; its usual rates are a tenth of supervised ones.
-    base_rate = default_learning_rate(parameters, targets) * (0.1 if method == "dpo" else 1.0)
+    base_rate = default_learning_rate(parameters, targets) * RATE_FACTORS.get(method, 1.0)
     rate = _number(requested, "learning_rate", base_rate * multiplier, 0.0, 1.0, exclusive=True)
-    return ResolvedHyperparameters(
+    resolved = ResolvedHyperparameters(
         n_epochs=int(_number(requested, "n_epochs", auto_epochs(examples), 1, 50)),
         batch_size=int(_number(requested, "batch_size", auto_batch_size(examples), 1, 256)),
         learning_rate_multiplier=multiplier,
         learning_rate=rate,
         lora_r=int(_number(requested, "lora_r", 16, 1, 512)),
         lora_alpha=int(_number(requested, "lora_alpha", 32, 1, 4096)),
-        lora_dropout=_number(requested, "lora_dropout", 0.05, 0.0, 0.9),
+        lora_dropout=_number(requested, "lora_dropout", 0.0 if method == "reinforcement" else 0.05, 0.0, 0.9),
         target_modules=targets,
         max_length=max_sequence_length(
             requested.get("max_length"), max_context=max_context, on_accelerator=on_accelerator
@@ -181,6 +212,25 @@ def resolve_hyperparameters(
         gradient_checkpointing=_boolean(requested, "gradient_checkpointing"),
         micro_batch_tokens=int(
             _number(requested, "micro_batch_tokens", MAX_MICRO_BATCH_TOKENS, MIN_MICRO_BATCH_TOKENS, 1 << 20)
+        ),
+    )
+    return _with_reinforcement(resolved, requested, examples) if method == "reinforcement" else resolved
+
+
+def _with_reinforcement(
+    resolved: ResolvedHyperparameters, requested: Mapping[str, Any], examples: int
+) -> ResolvedHyperparameters:
+    """With the hyperparameters that only reinforcement has."""
+    steps = resolved.steps_per_epoch(examples) * resolved.n_epochs
+    longest = max(1, resolved.max_length - 1)
+    return replace(
+        resolved,
+        beta=_number(requested, "beta", DEFAULT_KL_BETA, 0.0, 2.0),
+        compute_multiplier=_number(requested, "compute_multiplier", 1.0, 1e-5, 10.0, exclusive=True),
+        eval_interval=int(_number(requested, "eval_interval", max(1, round(steps / EVALUATIONS_PER_RUN)), 1, 1e9)),
+        eval_samples=int(_number(requested, "eval_samples", 1, 1, 1000)),
+        max_completion_tokens=int(
+            _number(requested, "max_completion_tokens", min(DEFAULT_COMPLETION_TOKENS, longest // 2 + 1), 1, longest)
         ),
     )
 

@@ -23,8 +23,6 @@ restarted trainer sees half of it. Readers accept anything: a kill can leave a t
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import math
@@ -44,7 +42,8 @@ from ftpipe.errors import LocalStateError
 from ftpipe.file_hash import sha256_of_file
 from ftpipe.modeling.device import DeviceConfig
 from ftpipe.records.job import EXTENDED_HYPERPARAMETERS
-from ftpipe.training.hyperparameters import ResolvedHyperparameters
+from ftpipe.training.hyperparameters import METHOD_HYPERPARAMETERS, ResolvedHyperparameters
+from ftpipe.training.step_metrics import StepMetrics, metrics_csv
 
 log = logging.getLogger("ftpipe.training")
 
@@ -53,16 +52,13 @@ MAX_MESSAGE_LENGTH = 4000
 OUT_OF_MEMORY_EXIT_CODE = 71
 """Exit code of a trainer that could not allocate memory."""
 EVENT_LEVELS = ("info", "warn", "error")
-API_HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier", "beta", *EXTENDED_HYPERPARAMETERS)
+API_HYPERPARAMETERS = tuple(
+    dict.fromkeys(
+        ("n_epochs", "batch_size", "learning_rate_multiplier", *METHOD_HYPERPARAMETERS, *EXTENDED_HYPERPARAMETERS)
+    )
+)
 """Resolved hyperparameters that the API shows."""
 _CHECKPOINT_NAME = re.compile(r"step-(\d{1,12})")
-_CSV_COLUMNS = {
-    "step": "step",
-    "train_loss": "train_loss",
-    "train_accuracy": "train_mean_token_accuracy",
-    "valid_loss": "valid_loss",
-    "valid_mean_token_accuracy": "valid_mean_token_accuracy",
-}
 
 
 @dataclass(frozen=True)
@@ -89,6 +85,7 @@ class JobSpec:
     Attributes:
         initial_adapter: Directory of the adapter that training starts from; ``None`` for a new one.
         keep_checkpoints: How many checkpoints the trainer keeps, the newest.
+        grader: Scores the answers in reinforcement, in OpenAI's JSON; ``None`` for other methods.
     """
 
     job_id: str
@@ -103,6 +100,7 @@ class JobSpec:
     keep_checkpoints: int
     initial_adapter: Path | None = None
     worker_config: WorkerConfig = WorkerConfig()
+    grader: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """All fields, for ``spec.json``."""
@@ -125,6 +123,7 @@ class JobSpec:
             keep_checkpoints=max(1, int(data["keep_checkpoints"])),
             initial_adapter=Path(initial_adapter) if initial_adapter else None,
             worker_config=WorkerConfig(**(data.get("worker_config") or {})),
+            grader=dict(data["grader"]) if data.get("grader") else None,
         )
 
 
@@ -134,23 +133,6 @@ class TrainingPlan:
 
     device_config: DeviceConfig
     hyperparameters: ResolvedHyperparameters
-
-
-@dataclass(frozen=True)
-class StepMetrics:
-    """Losses in nats per trained token and accuracies (0–1) at one step; ``None`` if not measured."""
-
-    step: int
-    train_loss: float | None = None
-    train_mean_token_accuracy: float | None = None
-    valid_loss: float | None = None
-    valid_mean_token_accuracy: float | None = None
-    full_valid_loss: float | None = None
-    full_valid_mean_token_accuracy: float | None = None
-
-    def measured(self) -> dict[str, float | int]:
-        """The values that were measured, by name."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,11 +202,17 @@ class JobDirectory:
         self.state_file = path / "resume" / "state.safetensors"
         self.result_file = path / "result.json"
         self.rendezvous_dir = path / ".rendezvous"  # where the processes of one machine meet
+        self.policy_dir = path / ".policy"  # the adapter that reinforcement samples with
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> JobDirectory:
         """The directory of the job that wrote a checkpoint."""
         return cls(checkpoint.parent.parent)
+
+    @classmethod
+    def of_state(cls, state_file: Path) -> JobDirectory:
+        """The directory of the job that resumes from a state file."""
+        return cls(state_file.parent.parent)
 
     def checkpoint_dir(self, step: int) -> Path:
         """Directory of the checkpoint at ``step``."""
@@ -343,12 +331,7 @@ class JobDirectory:
 
     def write_metrics(self, rows: list[StepMetrics]) -> None:
         """Replace ``metrics.csv``."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_CSV_COLUMNS)
-        for row in rows:
-            writer.writerow([row.measured().get(name, "") for name in _CSV_COLUMNS.values()])
-        write_bytes(self.metrics_file, text.getvalue().encode())
+        write_bytes(self.metrics_file, metrics_csv(rows).encode())
 
     def write_result(
         self, status: str, *, trained_tokens: int, step: int, error: Mapping[str, Any] | None = None
@@ -425,7 +408,7 @@ class JobDirectory:
 
     def partial_files(self) -> Iterator[Path]:
         """What a killed trainer left half-written; some of it may not exist."""
-        yield self.rendezvous_dir
+        yield from (self.rendezvous_dir, self.policy_dir)
         yield from self.checkpoints_dir.glob(".step-*")
         for file in (self.plan_file, self.progress_file, self.metrics_file, self.state_file, self.result_file):
             yield from file.parent.glob(f".{file.name}.*")

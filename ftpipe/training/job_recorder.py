@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from ftpipe.atomic_files import write_bytes
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
-from ftpipe.training.job_directory import JobDirectory, Progress, StepMetrics
+from ftpipe.training.job_directory import JobDirectory, Progress
+from ftpipe.training.step_metrics import StepMetrics
 from ftpipe.training.trainer import (
     CheckpointReport,
     PauseReport,
@@ -19,6 +20,8 @@ from ftpipe.training.trainer import (
 )
 
 STARTED = "Fine-tuning job started"
+WARN_ABOUT_SAME_REWARDS = 0.9
+"""Part of the prompts whose answers all got the same reward, from which on an event says so."""
 
 
 @dataclass
@@ -40,8 +43,9 @@ class JobRecorder:
     progress: Progress = field(default_factory=Progress)
     metrics: list[StepMetrics] = field(default_factory=list)
     _last_reported_step: int = 0
-    _total_tokens: int = 0
+    _total_tokens: int | None = 0
     _initial_tokens: int = 0
+    _initial_step: int = 0
     _started_at: float = 0.0
 
     def record(self, reports: Iterable[Report]) -> bool:
@@ -62,12 +66,28 @@ class JobRecorder:
                 case PauseReport():
                     self._write_progress("paused")
                     is_paused = True
+        if not is_paused:
+            self._warn_about_rewards()
         return not is_paused
+
+    def _warn_about_rewards(self) -> None:
+        """Say that a grader distinguished nothing, so that nothing was learnt."""
+        measured = [row.frac_reward_zero_std for row in self.metrics if row.frac_reward_zero_std is not None]
+        if not measured or sum(measured) < WARN_ABOUT_SAME_REWARDS * len(measured):
+            return
+        what = "Nothing was learnt" if all(part == 1 for part in measured) else "Little was learnt"
+        message = (
+            f"{what}: the answers to {sum(measured) / len(measured):.0%} of the prompts all got the same reward; "
+            "use a grader that gives partial credit, easier prompts, or a higher compute_multiplier"
+        )
+        if message not in self.directory.reported_events()[1]:
+            self.directory.append_event(message, level="warn")
 
     def _start(self, report: StartReport) -> None:
         state, total_steps = report.state, report.total_steps
         self.metrics = list(state.metrics)
-        self._initial_tokens, self._started_at = state.trained_tokens, time.monotonic()
+        self._initial_tokens, self._initial_step = state.trained_tokens, state.step
+        self._started_at = time.monotonic()
         self.progress = Progress(
             total_steps=total_steps,
             hyperparameters=self.hyperparameters.as_api(),
@@ -89,19 +109,18 @@ class JobRecorder:
         elapsed_seconds = time.monotonic() - self._started_at
         speed = (report.trained_tokens - self._initial_tokens) / max(1e-9, elapsed_seconds)
         if metrics.step > self._last_reported_step:
-            parts = [f"training loss={metrics.train_loss:.2f}"]
-            if metrics.valid_loss is not None:
-                parts.append(f"validation loss={metrics.valid_loss:.2f}")
-            if metrics.full_valid_loss is not None:
-                parts.append(f"full validation loss={metrics.full_valid_loss:.2f}")
             data = {**metrics.measured(), "total_steps": total_steps, "tokens_per_second": round(speed, 1)}
             self.directory.append_event(
-                f"Step {metrics.step}/{total_steps}: {', '.join(parts)}", event_type="metrics", data=data
+                f"Step {metrics.step}/{total_steps}: {_measured_text(metrics)}", event_type="metrics", data=data
             )
             self._last_reported_step = metrics.step
         self.metrics.append(metrics)
         self.directory.write_metrics(self.metrics)
-        seconds_left = (self._total_tokens - report.trained_tokens) / max(1e-9, speed)
+        if self._total_tokens is None:
+            steps = max(1, metrics.step - self._initial_step)
+            seconds_left = elapsed_seconds / steps * (total_steps - metrics.step)
+        else:
+            seconds_left = (self._total_tokens - report.trained_tokens) / max(1e-9, speed)
         self.progress.step, self.progress.trained_tokens = metrics.step, report.trained_tokens
         self.progress.peak_memory_bytes = report.peak_memory_bytes
         self.progress.tokens_per_second = round(speed, 1)
@@ -120,3 +139,16 @@ class JobRecorder:
         if message not in self.directory.reported_events()[1]:
             self.directory.append_event(message, data={"step": report.metrics.step})
         self.directory.prune_checkpoints(self.keep_checkpoints)
+
+
+def _measured_text(metrics: StepMetrics) -> str:
+    """Rewards if there are any, else losses."""
+    if metrics.train_mean_reward is not None:
+        values = {"mean reward": metrics.train_mean_reward, "full validation reward": metrics.full_valid_mean_reward}
+    else:
+        values = {
+            "training loss": metrics.train_loss,
+            "validation loss": metrics.valid_loss,
+            "full validation loss": metrics.full_valid_loss,
+        }
+    return ", ".join(f"{name}={value:.2f}" for name, value in values.items() if value is not None)

@@ -45,14 +45,32 @@ class LossStats:
         return cls(row[0], round(row[1]), round(row[2]))
 
 
-LossModule = Callable[[Sequence[Example]], "tuple[torch.Tensor, torch.Tensor]"]
-"""A ``LanguageModel``, or what DDP or FSDP made of it: the loss of each example, and its correct tokens."""
+class LossModule(Protocol):
+    """A ``LanguageModel``, or what DDP or FSDP made of it."""
+
+    def __call__(self, examples: Sequence[Example], *, by_token: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss of each example, or of each trained token, and its correct tokens."""
+
+
 RowEvaluator = Callable[[Sequence[Example]], list[LossStats]]
 """Loss and accuracy of each example, in the order given."""
 
 
-class Objective(Protocol):
-    """What is minimized: the supervised loss or a preference loss. A row is an example or a pair of them."""
+class BatchObjective(Protocol):
+    """What the rows of a batch minimize; a row is an example, a pair of them, or a sampled answer."""
+
+    def micro_batches(self, indices: Sequence[int], max_tokens: int) -> list[list[Any]]:
+        """The training rows at ``indices`` in parts of at most so many padded tokens, which are computed together."""
+
+    def weight(self, indices: Sequence[int]) -> int:
+        """The number that the summed loss of these rows is divided by for a mean."""
+
+    def loss(self, module: LossModule, rows: Sequence[Any]) -> tuple[torch.Tensor, LossStats]:
+        """The summed loss of rows, which has a gradient, and their statistics."""
+
+
+class Objective(BatchObjective, Protocol):
+    """What is minimized: the supervised loss or a preference loss."""
 
     @property
     def lengths(self) -> list[int]:
@@ -64,15 +82,6 @@ class Objective(Protocol):
 
     def prepare(self, evaluate_rows: RowEvaluator) -> None:
         """Compute what depends on the model before training."""
-
-    def micro_batches(self, indices: Sequence[int], max_tokens: int) -> list[list[Any]]:
-        """The training rows at ``indices`` in parts of at most so many padded tokens, which are computed together."""
-
-    def weight(self, indices: Sequence[int]) -> int:
-        """The number that the summed loss of these rows is divided by for a mean."""
-
-    def loss(self, module: LossModule, rows: Sequence[Any]) -> tuple[torch.Tensor, LossStats]:
-        """The summed loss of rows, which has a gradient, and their statistics."""
 
     def validate(self, evaluate_rows: RowEvaluator, indices: Sequence[int] | None) -> LossStats:
         """Evaluate the validation rows at ``indices``, or all."""

@@ -24,7 +24,7 @@ from ftpipe.modeling.machine import USABLE_PART, available_memory
 from ftpipe.training.batching import micro_batches
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.lora import trainable_parameters
-from ftpipe.training.loss import LossStats, Objective, evaluate_rows
+from ftpipe.training.loss import BatchObjective, LossStats, evaluate_rows
 
 LOOPBACK_INTERFACE = "lo0" if sys.platform == "darwin" else "lo"
 RENDEZVOUS_TIMEOUT = timedelta(minutes=10)
@@ -123,7 +123,7 @@ class ParallelModel:
                     dist.broadcast(parameter, 0)
             self.module = _shard(lm, rank.world_size) if rank.strategy == "fsdp" else _replicate(lm)
 
-    def backward(self, objective: Objective, batch: Sequence[int]) -> LossStats:
+    def backward(self, objective: BatchObjective, batch: Sequence[int]) -> LossStats:
         """Accumulate the gradient of a batch's mean loss; the statistics of the batch are those before the step.
 
         Every process makes the same number of passes: one that has fewer micro-batches repeats a row with weight 0,

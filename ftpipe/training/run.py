@@ -19,13 +19,15 @@ from ftpipe.modeling.memory import WEIGHT_BYTES, estimate_memory
 from ftpipe.training.batching import BadRows, TokenizedDataset, read_rows
 from ftpipe.training.dpo import Pair, read_pairs
 from ftpipe.training.hyperparameters import DEFAULT_CONTEXT, ResolvedHyperparameters, resolve_hyperparameters
-from ftpipe.training.job_directory import JobDirectory, JobSpec, TrainingPlan
+from ftpipe.training.job_directory import JobDirectory, JobSpec, TrainingPlan, WorkerConfig
 from ftpipe.training.job_recorder import JobRecorder
 from ftpipe.training.launcher import machine_of_process, run_task
 from ftpipe.training.memory_settings import MemoryChoice, RowLengths, choose_settings, describe_choice, setup_of
-from ftpipe.training.task import TrainingTask
+from ftpipe.training.reinforcement import Prompt, read_prompts
+from ftpipe.training.rewards import GRADER_PARAM, RewardError, RewardFunction
+from ftpipe.training.task import Rows, TrainingTask
 
-METHODS = ("supervised", "dpo")
+METHODS = ("supervised", "dpo", "reinforcement")
 MAX_NAMED_LINES = 10
 
 StatusCallback = Callable[..., None]
@@ -47,7 +49,7 @@ def run_job(directory: JobDirectory, should_pause: Callable[[], bool] = lambda: 
         on_status = partial(_append_event_once, directory, set(directory.reported_events()[1]))
         task, notes = _prepare_task(directory, spec, on_status)
         recorder = JobRecorder(directory, task.hyperparameters, spec.keep_checkpoints, notes)
-        finished = recorder.record(run_task(task, spec.worker_config, directory, should_pause, on_status))
+        finished = recorder.record(run_task(task, _worker_config(spec), directory, should_pause, on_status))
         if not finished:
             return "paused"
     except FtpipeError as exc:
@@ -62,12 +64,16 @@ def run_job(directory: JobDirectory, should_pause: Callable[[], bool] = lambda: 
 
 def _code(exc: FtpipeError) -> str:
     """Source: OpenAI's job errors as seen in public logs, 2026-11-24."""
+    if isinstance(exc, RewardError):
+        return exc.code
     if isinstance(exc, DatasetError | ChatTemplateError):
         return "invalid_training_file"
     return "invalid_hyperparameters" if isinstance(exc, UsageError) else exc.code
 
 
 def _param(exc: FtpipeError) -> str | None:
+    if isinstance(exc, RewardError):
+        return GRADER_PARAM
     if isinstance(exc, DatasetError | ChatTemplateError):
         return "training_file"
     return "hyperparameters" if isinstance(exc, UsageError) else None
@@ -88,14 +94,14 @@ def _prepare_task(directory: JobDirectory, spec: JobSpec, on_status: StatusCallb
     """
     if spec.method not in METHODS:
         raise UsageError(
-            f"the local engine trains {' and '.join(METHODS)}, not {spec.method}", f"choose the method {METHODS[0]}"
+            f"the local engine trains {', '.join(METHODS)}, not {spec.method}", f"choose the method {METHODS[0]}"
         )
     base_dir = resolve_base(spec.base_model, models_dir=spec.models_dir, on_status=on_status)
     facts, plan = BaseFacts.read(base_dir), directory.read_plan()
     notes: list[str] = []
-    machine = machine_of_process(spec.worker_config)
+    machine = machine_of_process(_worker_config(spec))
     loader = _DataLoader(spec, ChatTokenizer.load(base_dir), facts, plan, directory.bad_rows_file)
-    loaded = loader.load_pairs(on_status) if spec.method == "dpo" else loader.load_conversations(on_status)
+    loaded = loader.load(on_status)
     if plan is None:
         choice = _choose_settings(spec, facts, loaded, machine)
         plan, notes = _first_plan(choice), list(describe_choice(choice))
@@ -113,8 +119,25 @@ def _prepare_task(directory: JobDirectory, spec: JobSpec, on_status: StatusCallb
         required_bytes=_required_bytes(plan.hyperparameters, facts, machine, loaded.rows),
         state_file=directory.state_file,
         initial_adapter=spec.initial_adapter,
+        grader=spec.grader,
     )
     return task, notes
+
+
+def _worker_config(spec: JobSpec) -> WorkerConfig:
+    """Which processes compute a job.
+
+    Raises:
+        UsageError: Reinforcement is requested on a cluster.
+    """
+    if spec.method != "reinforcement":
+        return spec.worker_config
+    if spec.worker_config.engine != "process":
+        raise UsageError(
+            "reinforcement is trained by one process of the server's own machine, and not on a Ray cluster",
+            "start the server without --engine ray",
+        )
+    return WorkerConfig(workers=1)
 
 
 def _choose_settings(spec: JobSpec, facts: BaseFacts, loaded: _LoadedData, machine: Machine) -> MemoryChoice:
@@ -150,8 +173,8 @@ class _LoadedData:
 
     hyperparameters: ResolvedHyperparameters
     rows: RowLengths
-    training: Sequence[Example] | Sequence[Pair]
-    validation: Sequence[Example] | Sequence[Pair]
+    training: Rows
+    validation: Rows
 
 
 @dataclass(frozen=True)
@@ -163,6 +186,11 @@ class _DataLoader:
     facts: BaseFacts
     plan: TrainingPlan | None
     known_bad_rows: Path
+
+    def load(self, on_status: StatusCallback) -> _LoadedData:
+        """The rows of the job's method."""
+        loaders = {"dpo": self.load_pairs, "reinforcement": self.load_prompts}
+        return loaders.get(self.spec.method, self.load_conversations)(on_status)
 
     def load_conversations(self, on_status: StatusCallback) -> _LoadedData:
         """Chat rows for supervised fine-tuning."""
@@ -201,6 +229,28 @@ class _DataLoader:
         trained = sum(example.trained_tokens for example in sequences)
         lengths = RowLengths.of([len(example.ids) for example in sequences], trained, rows_per_example=2)
         return _LoadedData(self._resolve(len(pairs)), lengths, pairs, validation)
+
+    def load_prompts(self, on_status: StatusCallback) -> _LoadedData:
+        """Prompts for reinforcement."""
+        if self.spec.grader is None:
+            raise RewardError("reinforcement needs a grader", f"set {GRADER_PARAM}")
+        reward, settings = RewardFunction(self.spec.grader), self._resolve(1)
+        answer_tokens = settings.max_completion_tokens or 0
+        limit, tokenizer = settings.max_length - answer_tokens, self.chat_tokenizer
+        prompts, skipped = read_prompts(
+            self.spec.training_file, tokenizer, reward, limit=limit, bad_rows=self._bad_rows("training")
+        )
+        _report_skipped(skipped, "training", on_status)
+        validation: list[Prompt] = []
+        if self.spec.validation_file is not None:
+            with _validation_file_errors():
+                validation, skipped = read_prompts(
+                    self.spec.validation_file, tokenizer, reward, limit=limit, bad_rows=self._bad_rows("validation")
+                )
+            _report_skipped(skipped, "validation", on_status)
+        lengths = [len(prompt.ids) + answer_tokens for prompt in prompts]
+        rows = RowLengths.of(lengths, answer_tokens * len(prompts), rows_per_example=settings.group_size)
+        return _LoadedData(self._resolve(len(prompts)), rows, prompts, validation)
 
     def _bad_rows(self, role: str) -> BadRows:
         return BadRows.load(self.known_bad_rows, role, skip=self._resolve(1).skip_bad_rows)

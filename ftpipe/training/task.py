@@ -5,19 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ftpipe.modeling.base_models import download_base, resolve_base
 from ftpipe.modeling.chat_tokenizer import Example
 from ftpipe.modeling.device import DeviceConfig
 from ftpipe.modeling.loading import enable_gradient_checkpointing, load_adapter, load_base, use_fused_kernels
+from ftpipe.modeling.types import CausalModel
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.dpo import DPOObjective, Pair
-from ftpipe.training.hyperparameters import DEFAULT_BETA, ResolvedHyperparameters
+from ftpipe.training.hyperparameters import DEFAULT_BETA, DEFAULT_COMPLETION_TOKENS, ResolvedHyperparameters
+from ftpipe.training.job_directory import JobDirectory
 from ftpipe.training.lora import add_adapter
 from ftpipe.training.loss import Objective, SupervisedObjective
 from ftpipe.training.parallel import ALONE, ParallelModel, Rank
-from ftpipe.training.trainer import Report, Trainer
+from ftpipe.training.reinforcement import Prompt, ReinforcementTrainer
+from ftpipe.training.rewards import RewardFunction
+from ftpipe.training.rollouts import AnswerSampler
+from ftpipe.training.trainer import Report, Trainer, TrainingLoop
+
+Rows: TypeAlias = Sequence[Example] | Sequence[Pair] | Sequence[Prompt]
+ROW_CLASSES: dict[str, type[Example] | type[Pair] | type[Prompt]] = {
+    "supervised": Example,
+    "dpo": Pair,
+    "reinforcement": Prompt,
+}
+"""Method → what a row of its data is."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +38,18 @@ class TrainingTask:
     """A job with its data read and its hyperparameters resolved.
 
     Attributes:
-        method: ``supervised`` or ``dpo``.
+        method: ``supervised``, ``dpo`` or ``reinforcement``.
         base_model: Name of the base, as ``resolve_base`` takes it.
         models_dir: The models directory.
         device_config: Device and precision.
         hyperparameters: The resolved hyperparameters.
         seed: Decides the order of rows and dropout.
-        training: The training rows: examples, or pairs for DPO.
+        training: The training rows: examples, pairs for DPO, or prompts for reinforcement.
         validation: The validation rows.
         required_bytes: Memory that a process needs which has the whole base.
         state_file: What an earlier run saved, if it exists.
         initial_adapter: Directory of the adapter that training starts from; ``None`` for a new one.
+        grader: Scores the answers in reinforcement, in OpenAI's JSON.
     """
 
     method: str
@@ -44,11 +58,12 @@ class TrainingTask:
     device_config: DeviceConfig
     hyperparameters: ResolvedHyperparameters
     seed: int
-    training: Sequence[Example] | Sequence[Pair]
-    validation: Sequence[Example] | Sequence[Pair]
+    training: Rows
+    validation: Rows
     required_bytes: int
     state_file: Path
     initial_adapter: Path | None = None
+    grader: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """All fields, for another process."""
@@ -64,12 +79,13 @@ class TrainingTask:
             "required_bytes": self.required_bytes,
             "state_file": str(self.state_file),
             "initial_adapter": None if self.initial_adapter is None else str(self.initial_adapter),
+            "grader": self.grader,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrainingTask:
         """The task that ``as_json`` described."""
-        row_class: type[Example] | type[Pair] = Pair if data["method"] == "dpo" else Example
+        row_class = ROW_CLASSES[data["method"]]
         rows: dict[str, Any] = {
             name: [row_class.from_json(row) for row in data[name]] for name in ("training", "validation")
         }
@@ -83,6 +99,7 @@ class TrainingTask:
             required_bytes=data["required_bytes"],
             state_file=Path(data["state_file"]),
             initial_adapter=Path(data["initial_adapter"]) if data["initial_adapter"] else None,
+            grader=data["grader"],
             **rows,
         )
 
@@ -93,6 +110,11 @@ class TrainingTask:
             return DPOObjective(pairs, self.hyperparameters.beta or DEFAULT_BETA, validation)
         examples, others = ([row for row in rows if isinstance(row, Example)] for rows in self._rows)
         return SupervisedObjective(examples, others)
+
+    def prompts(self) -> tuple[list[Prompt], list[Prompt]]:
+        """The training and the validation rows of reinforcement."""
+        training, validation = ([row for row in rows if isinstance(row, Prompt)] for rows in self._rows)
+        return training, validation
 
     @property
     def _rows(self) -> tuple[Sequence[Any], Sequence[Any]]:
@@ -117,8 +139,10 @@ def train(
     """
     get_base_dir = download_base if fetch_base else resolve_base
     hyperparameters = task.hyperparameters
-    base = load_base(get_base_dir(task.base_model, models_dir=task.models_dir), task.device_config)
+    base_dir = get_base_dir(task.base_model, models_dir=task.models_dir)
+    base = load_base(base_dir, task.device_config)
     has_fused_kernels = use_fused_kernels(base, task.device_config)
+    sampler = _answer_sampler(task, base, base_dir) if task.method == "reinforcement" else None
     if task.initial_adapter is None:
         model = add_adapter(base, hyperparameters, seed=task.seed)
     else:
@@ -126,13 +150,37 @@ def train(
     if hyperparameters.gradient_checkpointing:
         enable_gradient_checkpointing(model)
     lm = LanguageModel(model, micro_batch_tokens=hyperparameters.micro_batch_tokens)
-    trainer = Trainer(
-        hyperparameters,
-        task.objective(),
-        ParallelModel(lm, rank),
-        base_model=task.base_model,
-        seed=task.seed,
-        should_pause=should_pause,
-        notes=("Liger kernels compute norms, rotations and gates",) if has_fused_kernels else (),
-    )
+    loop: dict[str, Any] = {
+        "hyperparameters": hyperparameters,
+        "model": ParallelModel(lm, rank),
+        "base_model": task.base_model,
+        "seed": task.seed,
+        "should_pause": should_pause,
+        "notes": tuple(_notes(has_fused_kernels=has_fused_kernels, sampler=sampler)),
+    }
+    trainer: TrainingLoop
+    if sampler is None:
+        trainer = Trainer(**loop, objective=task.objective())
+    else:
+        prompts, validation = task.prompts()
+        reward = RewardFunction(task.grader or {})
+        trainer = ReinforcementTrainer(**loop, prompts=prompts, validation=validation, sampler=sampler, reward=reward)
     yield from trainer.run(task.state_file)
+
+
+def _answer_sampler(task: TrainingTask, base: CausalModel, base_dir: Path) -> AnswerSampler:
+    return AnswerSampler(
+        base,
+        base_dir,
+        task.device_config,
+        folder=JobDirectory.of_state(task.state_file).policy_dir,
+        max_tokens=task.hyperparameters.max_completion_tokens or DEFAULT_COMPLETION_TOKENS,
+    )
+
+
+def _notes(*, has_fused_kernels: bool, sampler: AnswerSampler | None) -> Iterator[str]:
+    """What the job's first start says about how it trains."""
+    if has_fused_kernels:
+        yield "Liger kernels compute norms, rotations and gates"
+    if sampler is not None and not sampler.is_batched:
+        yield "Answers are sampled one after the other: this base has no batched decoder here"

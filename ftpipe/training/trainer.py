@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,10 +13,10 @@ from ftpipe.modeling.types import Optimizer
 from ftpipe.training.batching import epoch_batches
 from ftpipe.training.checkpoint import TrainerState, dump_state, load_state
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
-from ftpipe.training.job_directory import StepMetrics
 from ftpipe.training.lora import dump_adapter, trainable_parameters
 from ftpipe.training.loss import Objective
 from ftpipe.training.parallel import ParallelModel
+from ftpipe.training.step_metrics import StepMetrics
 
 SAVE_INTERVAL_SECONDS = 30.0
 """Work that a kill costs at most; the state is also saved at the end of each epoch."""
@@ -32,13 +33,13 @@ class StartReport:
     Attributes:
         state: Where the run begins; its step is 0 if it does not resume.
         total_steps: Optimizer steps of the job.
-        total_tokens: Tokens of all rows in all epochs.
+        total_tokens: Tokens of all rows in all epochs; ``None`` if they are not known before.
         notes: What the job's first start says about how it trains.
     """
 
     state: TrainerState
     total_steps: int
-    total_tokens: int
+    total_tokens: int | None
     notes: tuple[str, ...] = ()
 
 
@@ -77,25 +78,27 @@ class PauseReport:
     """The last report of a run that was paused before its end."""
 
 
+class StepInterrupted(Exception):
+    """A step was ended before it changed anything, because the run is to pause."""
+
+
 Report = StartReport | StepReport | CheckpointReport | StateReport | PauseReport
 
 
 @dataclass
-class Trainer:
+class TrainingLoop(ABC):
     """One run of a job in one process; if there are several, all make the same steps.
 
     Attributes:
         hyperparameters: The resolved hyperparameters.
-        objective: What is minimized.
         model: The model with its adapter.
         base_model: Name of the base model, for the adapter's configuration.
-        seed: Decides the order of rows and dropout.
+        seed: Decides the order of rows, dropout and sampled answers.
         should_pause: Called after every step.
         notes: For the first report.
     """
 
     hyperparameters: ResolvedHyperparameters
-    objective: Objective
     model: ParallelModel
     base_model: str
     seed: int
@@ -104,6 +107,28 @@ class Trainer:
     state: TrainerState = field(init=False)
     total_steps: int = field(init=False)
 
+    @property
+    @abstractmethod
+    def lengths(self) -> list[int]:
+        """Tokens of each training row."""
+
+    @property
+    def total_tokens(self) -> int | None:
+        """Tokens of all rows in all epochs; ``None`` if they are not known before."""
+        return sum(self.lengths) * self.hyperparameters.n_epochs
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Compute what depends on the model before training."""
+
+    def is_milestone(self, step: int, *, is_epoch_end: bool) -> bool:  # noqa: ARG002 - see the subclasses
+        """Whether all validation rows are evaluated after a step, and a checkpoint is written."""
+        return is_epoch_end
+
+    @abstractmethod
+    def train_step(self, optimizer: Optimizer, batch: list[int], *, is_milestone: bool) -> StepMetrics:
+        """Take one step, and add it to the state."""
+
     def run(self, state_file: Path) -> Iterator[Report]:
         """Train to the end, or to a pause.
 
@@ -111,43 +136,74 @@ class Trainer:
             state_file: The state of an earlier run, if it exists.
         """
         optimizer = self._restore(state_file)
-        lengths, batch_size = self.objective.lengths, self.hyperparameters.batch_size
-        per_epoch = self.hyperparameters.steps_per_epoch(len(lengths))
-        total_tokens = sum(lengths) * self.hyperparameters.n_epochs
-        yield StartReport(replace(self.state), self.total_steps, total_tokens, self.notes)
+        per_epoch = self.hyperparameters.steps_per_epoch(len(self.lengths))
+        yield StartReport(replace(self.state), self.total_steps, self.total_tokens, self.notes)
         saved_at = time.monotonic()
         for epoch in range(self.state.step // per_epoch, self.hyperparameters.n_epochs):
-            batches = epoch_batches(lengths, batch_size, seed=self.seed, epoch=epoch)
-            for index, batch in enumerate(batches[self.state.step - epoch * per_epoch :], self.state.step % per_epoch):
-                is_epoch_end = index + 1 == per_epoch
-                metrics = self._train_step(optimizer, batch, full=is_epoch_end)
+            batches = epoch_batches(self.lengths, self.hyperparameters.batch_size, seed=self.seed, epoch=epoch)
+            for batch in batches[self.state.step - epoch * per_epoch :]:
+                step = self.state.step + 1
+                is_milestone = self.is_milestone(step, is_epoch_end=step % per_epoch == 0)
+                try:
+                    metrics = self.train_step(optimizer, batch, is_milestone=is_milestone)
+                except StepInterrupted:
+                    yield StateReport(dump_state(self.model.lm.model, optimizer, self.state))
+                    yield PauseReport()
+                    return
                 yield StepReport(metrics, self.state.trained_tokens, peak_memory(self.model.lm.device.type))
-                if is_epoch_end:
+                if is_milestone:
                     yield CheckpointReport(metrics, dump_adapter(self.model.lm.model, base_model=self.base_model))
                 # One process decides for all, as they save and end together.
                 wants_pause, is_due = self.model.sum(
                     [float(self.should_pause()), float(time.monotonic() - saved_at > SAVE_INTERVAL_SECONDS)]
                 )
                 pausing = wants_pause > 0 and self.state.step < self.total_steps
-                if is_epoch_end or pausing or is_due:
+                if is_milestone or pausing or is_due:
                     yield StateReport(dump_state(self.model.lm.model, optimizer, self.state))
                     saved_at = time.monotonic()
                 if pausing:
                     yield PauseReport()
                     return
 
+    def update_weights(self, optimizer: Optimizer, step: int) -> None:
+        """Use the gradients that have accumulated, and clear them."""
+        import torch
+
+        parameters = [tensor for _, tensor in trainable_parameters(self.model.lm.model)]
+        torch.nn.utils.clip_grad_norm_(parameters, self.hyperparameters.max_grad_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = self.hyperparameters.learning_rate_at(step, self.total_steps)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
     def _restore(self, state_file: Path) -> Optimizer:
         import torch
 
-        self.objective.prepare(self.model.evaluate_rows)
+        self.prepare()
         parameters = [tensor for _, tensor in trainable_parameters(self.model.lm.model)]
         optimizer = torch.optim.AdamW(parameters, lr=self.hyperparameters.learning_rate, weight_decay=0.0)
         self.state = load_state(state_file, self.model.lm.model, optimizer) or TrainerState(0, 0, [])
-        per_epoch = self.hyperparameters.steps_per_epoch(len(self.objective.lengths))
+        per_epoch = self.hyperparameters.steps_per_epoch(len(self.lengths))
         self.total_steps = per_epoch * self.hyperparameters.n_epochs
         return optimizer
 
-    def _train_step(self, optimizer: Optimizer, batch: list[int], *, full: bool) -> StepMetrics:
+
+@dataclass(kw_only=True)
+class Trainer(TrainingLoop):
+    """Trains on rows that are there before, with the objective of the method."""
+
+    objective: Objective
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each training row."""
+        return self.objective.lengths
+
+    def prepare(self) -> None:
+        """Compute what depends on the model before training."""
+        self.objective.prepare(self.model.evaluate_rows)
+
+    def train_step(self, optimizer: Optimizer, batch: list[int], *, is_milestone: bool) -> StepMetrics:
         """One optimizer step; dropout is seeded by the step, so that a resumed run takes the same steps."""
         import torch
 
@@ -155,16 +211,11 @@ class Trainer:
         torch.manual_seed(self.seed * 1_000_003 + step + self.model.rank.index)
         self.model.module.train()
         stats = self.model.backward(self.objective, batch)
-        parameters = [tensor for _, tensor in trainable_parameters(self.model.lm.model)]
-        torch.nn.utils.clip_grad_norm_(parameters, self.hyperparameters.max_grad_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = self.hyperparameters.learning_rate_at(step, self.total_steps)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        metrics = StepMetrics(step, _round(stats.mean_loss), _round(stats.accuracy))
-        metrics = self._validate(metrics, full=full)
+        self.update_weights(optimizer, step)
+        metrics = StepMetrics(step, rounded(stats.mean_loss), rounded(stats.accuracy))
+        metrics = self._validate(metrics, full=is_milestone)
         self.state.step = step
-        self.state.trained_tokens += sum(self.objective.lengths[index] for index in batch)
+        self.state.trained_tokens += sum(self.lengths[index] for index in batch)
         self.state.metrics.append(metrics)
         return metrics
 
@@ -174,7 +225,7 @@ class Trainer:
             return metrics
         if full:
             stats = self.objective.validate(self.model.evaluate_rows, None)
-            loss, accuracy = _round(stats.mean_loss), _round(stats.accuracy)
+            loss, accuracy = rounded(stats.mean_loss), rounded(stats.accuracy)
             return replace(
                 metrics,
                 valid_loss=loss,
@@ -188,8 +239,9 @@ class Trainer:
         first = metrics.step // every * VALIDATION_SAMPLE_ROWS
         sample = sorted({(first + i) % rows for i in range(min(rows, VALIDATION_SAMPLE_ROWS))})
         stats = self.objective.validate(self.model.evaluate_rows, sample)
-        return replace(metrics, valid_loss=_round(stats.mean_loss), valid_mean_token_accuracy=_round(stats.accuracy))
+        return replace(metrics, valid_loss=rounded(stats.mean_loss), valid_mean_token_accuracy=rounded(stats.accuracy))
 
 
-def _round(value: float) -> float:
+def rounded(value: float) -> float:
+    """A metric with five decimals."""
     return round(value, 5)

@@ -48,7 +48,9 @@ def train_ftpipe(model_dir: Path, data: Path, batch: int, epochs: int) -> dict[s
     objective, parallel = SupervisedObjective(rows.examples), ParallelModel(LanguageModel(model))
     with tempfile.TemporaryDirectory() as folder:
         directory = JobDirectory(Path(folder))
-        trainer = Trainer(hyperparameters, objective, parallel, "base", seed=1)
+        trainer = Trainer(
+            hyperparameters=hyperparameters, objective=objective, model=parallel, base_model="base", seed=1
+        )
         recorder = JobRecorder(directory, hyperparameters, keep_checkpoints=3)
         spent = clocked(lambda: recorder.record(trainer.run(directory.state_file)))
     order = epoch_batches(objective.lengths, batch, seed=1, epoch=0)

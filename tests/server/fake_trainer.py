@@ -13,7 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from ftpipe.training.job_directory import JobDirectory, Progress, StepMetrics
+from ftpipe.training.job_directory import JobDirectory, Progress
+from ftpipe.training.step_metrics import StepMetrics
 
 
 class FakeTrainer:

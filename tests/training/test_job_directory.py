@@ -11,7 +11,8 @@ import pytest
 from ftpipe.errors import LocalStateError
 from ftpipe.modeling.device import DeviceConfig
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
-from ftpipe.training.job_directory import JobDirectory, JobSpec, Progress, StepMetrics, TrainingPlan, WorkerConfig
+from ftpipe.training.job_directory import JobDirectory, JobSpec, Progress, TrainingPlan, WorkerConfig
+from ftpipe.training.step_metrics import StepMetrics
 
 SPEC = JobSpec(
     job_id="ftjob-1",

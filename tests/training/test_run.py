@@ -182,7 +182,8 @@ def test_run_job_removes_partial_files(base: Path, tmp_path: Path) -> None:
     ("requested", "code", "param"),
     [
         ({"n_epochs": 99}, "invalid_hyperparameters", "hyperparameters"),
-        ({"method": "reinforcement"}, "invalid_hyperparameters", "hyperparameters"),
+        ({"method": "magic"}, "invalid_hyperparameters", "hyperparameters"),
+        ({"method": "reinforcement"}, "grader_error", "method.reinforcement.grader"),
         ({"data": []}, "invalid_training_file", "training_file"),
         ({"data": [chat("a", "b", weights=[0])]}, "invalid_training_file", "training_file"),
     ],

@@ -1,0 +1,175 @@
+"""Reinforcement on a tiny base: rewards rise, a stopped run resumes exactly, and graders that fail fail the job."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftpipe.training.job_directory import JobDirectory
+from ftpipe.training.run import run_job
+from tests.training.tiny_model import chat, events, make_job, result, with_workers, write_rows
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+LIKE = {
+    "type": "text_similarity",
+    "name": "like",
+    "input": "{{sample.output_text}}",
+    "reference": "{{item.answer}}",
+    "evaluation_metric": "fuzzy_match",
+}
+SAME = {"type": "string_check", "name": "same", "input": "x", "reference": "x", "operation": "eq"}
+
+
+def formula(text: str) -> dict[str, Any]:
+    """A multi grader that computes ``text`` from the score ``same``, which is 1."""
+    return {"type": "multi", "name": "formula", "graders": {"same": SAME}, "calculate_output": text}
+
+
+def make_reinforcement(
+    folder: Path, base: Path, *, grader: dict[str, Any] | None = LIKE, answer: str = ALPHABET, **requested: Any
+) -> Path:
+    """A job with one step for each pass over its four rows."""
+    rows = [{**chat(f"word {number}"), "answer": answer} for number in range(4)]
+    folder.parent.mkdir(exist_ok=True)
+    data = write_rows(folder.parent / f"{folder.name}.jsonl", rows)
+    settings = {"n_epochs": 3, "max_completion_tokens": 4, "compute_multiplier": 0.5, "eval_interval": 2}
+    job = make_job(folder, base, data=data, method="reinforcement", **settings | requested)
+    spec = json.loads((job / "spec.json").read_text(encoding="utf-8"))
+    spec |= {"grader": grader, "validation_file": str(data)}
+    (job / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
+    return job
+
+
+def weights(folder: Path, step: int) -> str:
+    """Digest of a checkpoint's weights."""
+    return hashlib.sha256((folder / f"checkpoints/step-{step}/adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """What each step reported."""
+    return [event["data"] for event in events(folder) if event["type"] == "metrics"]
+
+
+def calls_until(number: int) -> Callable[[], bool]:
+    """True at one call and false at all others."""
+    calls = iter(range(1, 10_000))
+    return lambda: next(calls) == number
+
+
+@pytest.fixture(scope="module")
+def done(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job that ran to its end."""
+    folder = make_reinforcement(tmp_path_factory.mktemp("reinforcement") / "job", base)
+    assert run_job(JobDirectory(folder)) == "succeeded", result(folder)
+    return folder
+
+
+def test_run_job_reports_rewards(done: Path) -> None:
+    """Each step has its rewards in events and CSV; each evaluation and the last step have a checkpoint."""
+    reported = metrics(done)
+    assert [row["step"] for row in reported] == [1, 2, 3]
+    assert all(0 <= row["train_mean_reward"] <= 1 for row in reported)
+    assert all(1 <= row["completion_tokens_mean"] <= 4 for row in reported)
+    assert reported[0]["kl"] < 1e-3
+    assert [row["step"] for row in reported if "full_valid_mean_reward" in row] == [2, 3]
+    with (done / "metrics.csv").open(encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert float(table[2]["train_mean_reward"]) == reported[2]["train_mean_reward"]
+    assert table[0]["full_valid_mean_reward"] == ""
+    assert [checkpoint.step for checkpoint in JobDirectory(done).checkpoints()] == [2, 3]
+    assert events(done)[2]["message"].startswith("Step 1/3: mean reward=")
+    assert result(done)["trained_tokens"] > 3 * 16 * 20
+    assert not list(done.glob(".*"))
+
+
+def test_run_job_resolves_hyperparameters(done: Path) -> None:
+    """With those that only reinforcement has."""
+    shown = JobDirectory(done).read_progress().hyperparameters
+    assert (shown["compute_multiplier"], shown["eval_interval"], shown["eval_samples"]) == (0.5, 2, 1)
+    assert (shown["beta"], shown["max_completion_tokens"], shown["lora_dropout"]) == (0.04, 4, 0.0)
+
+
+@pytest.mark.parametrize("call", [1, 3, 8])
+def test_paused_reinforcement_resumes_to_same_model(done: Path, base: Path, tmp_path: Path, call: int) -> None:
+    """Also if the pause comes while answers are sampled: the step is taken again, and is reported once."""
+    folder = make_reinforcement(tmp_path / "job", base)
+    assert run_job(JobDirectory(folder), calls_until(call)) == "paused"
+    assert run_job(JobDirectory(folder)) == "succeeded"
+    assert weights(folder, 3) == weights(done, 3)
+    assert (folder / "metrics.csv").read_bytes() == (done / "metrics.csv").read_bytes()
+    assert [row["step"] for row in metrics(folder)] == [1, 2, 3]
+
+
+def test_same_rewards_change_nothing_and_are_reported(base: Path, tmp_path: Path) -> None:
+    """The job ends well, and says that nothing was learnt."""
+    folder = make_reinforcement(tmp_path / "job", base, grader=SAME)
+    assert run_job(JobDirectory(folder)) == "succeeded"
+    assert weights(folder, 3) == weights(folder, 2)
+    last = events(folder)[-1]
+    assert last["level"] == "warn"
+    assert last["message"].startswith("Nothing was learnt: the answers to 100% of the prompts all got the same reward")
+    assert [row["train_mean_reward"] for row in metrics(folder)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("grader", "answer", "code", "message"),
+    [
+        (None, "a", "grader_error", "reinforcement needs a grader"),
+        ({"type": "score_model"}, "a", "grader_error", "method.reinforcement.grader.type"),
+        (formula("1 / (same - 1)"), "a", "grader_error", "its calculate_output has no value"),
+        (formula("10 ** 64 ** 1.2"), "a", "grader_error", "its calculate_output has no value"),
+        ({**LIKE, "reference": "{{item.other}}"}, "a", "invalid_training_file", "line 1: the grader reads item.other"),
+        ({**LIKE, "input": "{{item.answer}}"}, "a" * 200_000, "grader_error", "a text is longer than graders compare"),
+    ],
+)
+def test_graders_that_fail_fail_the_job(
+    base: Path, tmp_path: Path, grader: dict[str, Any] | None, answer: str, code: str, message: str
+) -> None:
+    """The error names the reason, and no model is made."""
+    folder = make_reinforcement(tmp_path / "job", base, grader=grader, answer=answer, n_epochs=1)
+    assert run_job(JobDirectory(folder)) == "failed"
+    error = result(folder)["error"]
+    assert error["code"] == code, error
+    assert message in error["message"]
+    assert error["param"] == ("training_file" if code == "invalid_training_file" else "method.reinforcement.grader")
+    assert not list((folder / "checkpoints").glob("*"))
+
+
+def test_reinforcement_refuses_a_cluster(base: Path, tmp_path: Path) -> None:
+    """Several processes of one machine are not used either, but are no error."""
+    folder = with_workers(make_reinforcement(tmp_path / "job", base), engine="ray")
+    assert run_job(JobDirectory(folder)) == "failed"
+    assert "not on a Ray cluster" in result(folder)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{**chat("a", "b"), "answer": "b"}], "line 1: it is not a reinforcement row"),
+        ([{**chat("a " * 400), "answer": "b"}], "are left beside the answer"),
+    ],
+)
+def test_rows_that_cannot_be_prompts_are_named(
+    base: Path, tmp_path: Path, rows: list[dict[str, Any]], message: str
+) -> None:
+    """Chat rows with an answer, and prompts that leave no room for one."""
+    folder = make_reinforcement(tmp_path / "job", base)
+    write_rows(tmp_path / "job.jsonl", rows)
+    assert run_job(JobDirectory(folder)) == "failed"
+    assert message in result(folder)["error"]["message"]
+
+
+@pytest.mark.slow
+def test_run_job_raises_reward(base: Path, tmp_path: Path) -> None:
+    """More of the answers is right after some steps."""
+    settings: dict[str, Any] = {"n_epochs": 16, "compute_multiplier": 2, "learning_rate": 0.02, "eval_interval": 16}
+    folder = make_reinforcement(tmp_path / "job", base, answer="aaaa", max_completion_tokens=6, **settings)
+    assert run_job(JobDirectory(folder)) == "succeeded"
+    rewards = [row["train_mean_reward"] for row in metrics(folder)]
+    assert sum(rewards[-3:]) > 2 * sum(rewards[:3]), rewards
