@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -22,6 +22,7 @@ from ftpipe.atomic_files import write_bytes
 from ftpipe.errors import ConfigError
 from ftpipe.paths import default_registry, home
 from ftpipe.records import Hyperparameters, Method, Record
+from ftpipe.records.job import RECIPES
 from ftpipe.suggestions import nearest_dotted_name
 
 CONFIG_FILE = "ftpipe.toml"
@@ -56,6 +57,8 @@ class RunConfig(Record):
     """SQLite file or ``postgresql://`` URL; the project's ``.ftpipe/registry.db`` if not set."""
     output: Path | None = None
     """Folder for prepared files."""
+    recipe: Literal["default", "brief"] | None = None
+    """A set of values for the adapter: LoRA rank, alpha, dropout and layers; see ``RECIPES``."""
     hyperparameters: Hyperparameters = Hyperparameters()
     metadata: dict[str, str] = Field(default_factory=dict)
     """Up to 14 keys and values stored with the job; ftpipe adds two."""
@@ -105,6 +108,7 @@ _VARIABLES = {
     "FTPIPE_MAX_COST": "max_cost",
     "FTPIPE_REGISTRY": "registry",
     "FTPIPE_OUTPUT": "output",
+    "FTPIPE_RECIPE": "recipe",
     "FTPIPE_EPOCHS": "hyperparameters.n_epochs",
     "FTPIPE_BATCH_SIZE": "hyperparameters.batch_size",
     "FTPIPE_LEARNING_RATE_MULTIPLIER": "hyperparameters.learning_rate_multiplier",
@@ -187,12 +191,16 @@ def load(
     values: dict[str, object] = dict(user_settings())
     origins = dict.fromkeys(values, str(user_file))
     from_file = _read(config_file) if config_file else {}
-    values |= from_file
-    origins |= dict.fromkeys(from_file, str(config_file))
     variables = _from_environment(env)
     set_flags = {key: value for key, value in (flags or {}).items() if value is not None}
-    values |= {_VARIABLES[name]: text for name, text in variables.items()} | set_flags
-    origins |= {_VARIABLES[name]: name for name in variables} | {key: flag_of(key) for key in set_flags}
+    for source, source_origins in (
+        (from_file, dict.fromkeys(from_file, str(config_file))),
+        ({_VARIABLES[name]: text for name, text in variables.items()}, {_VARIABLES[name]: name for name in variables}),
+        (set_flags, {key: flag_of(key) for key in set_flags}),
+    ):
+        from_recipe = _recipe_values(source)
+        values |= from_recipe | source
+        origins |= {key: source_origins["recipe"] for key in from_recipe} | source_origins
     warnings = tuple(_unknown_variables(env))
     return Settings(config=_build(values, origins), origins=origins, path=config_file, warnings=warnings)
 
@@ -345,6 +353,13 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, str]:
     return {name: text for name, text in env.items() if name in _VARIABLES and text}
 
 
+def _recipe_values(source: Mapping[str, object]) -> dict[str, object]:
+    """What the recipe of a source sets; it overrides values of earlier sources, and not those of its own."""
+    recipe = source.get("recipe")
+    values = RECIPES.get(recipe, {}) if isinstance(recipe, str) else {}
+    return {f"hyperparameters.{name}": value for name, value in values.items()}
+
+
 def _unknown_variables(env: Mapping[str, str]) -> Iterator[str]:
     """A warning for each variable that looks like a setting; another program may have set it, so it is no error."""
     known = [*_VARIABLES, *PROCESS_VARIABLES]
@@ -394,6 +409,7 @@ _VALUE_RANGES = {
     "hyperparameters.precision": "the precision must be float32 or bfloat16",
     "hyperparameters.quantization": "the quantization must be none, 4bit or 8bit",
     "hyperparameters.gradient_checkpointing": "gradient checkpointing is true or false",
+    "recipe": "the recipe must be default or brief",
     "method": "the method must be supervised, dpo or reinforcement",
     "seed": "the seed must be a whole number from 0 to 2147483647",
     "suffix": "the suffix must have 1 to 64 characters",

@@ -93,6 +93,8 @@ def test_config_rejects_an_unknown_key_with_the_nearest(text: str, hint: str) ->
         "[hyperparameters]\nbatch_size = 1000",
         "[hyperparameters]\nlearning_rate_multiplier = -1",
         'method = "sft"',
+        'recipe = "short"',
+        "recipe = []",
         "seed = -1",
         "[hyperparameters]\nlearning_rate = 2",
         "[hyperparameters]\nlora_r = 0",
@@ -179,7 +181,7 @@ def test_config_knows_every_variable_in_the_code() -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "ftpipe").rglob("*.py"))
     named = set(re.findall(r"\bFTPIPE_[A-Z][A-Z_]*[A-Z]\b", text))
     values = {"FTPIPE_METHOD": "dpo", "FTPIPE_LORA_DROPOUT": "0.5", "FTPIPE_MAX_LENGTH": "64"}
-    values |= {"FTPIPE_PRECISION": "float32", "FTPIPE_QUANTIZATION": "4bit"}
+    values |= {"FTPIPE_RECIPE": "brief", "FTPIPE_PRECISION": "float32", "FTPIPE_QUANTIZATION": "4bit"}
     for name in named - PROCESS_VARIABLES:
         assert load(env={name: values.get(name, "1")}).warnings == ()
 
@@ -189,6 +191,25 @@ def test_config_target_modules_are_names_in_one_order(value: str) -> None:
     """The order says nothing, so it must not make another job."""
     config = load(write_config(f"[hyperparameters]\ntarget_modules = {value}"), env={}).config
     assert config.hyperparameters.target_modules == ("q_proj", "v_proj")
+
+
+def test_config_recipe_sets_the_adapter() -> None:
+    """Values of the same source win; the recipe is the origin of the others."""
+    settings = load(env={}, flags={"recipe": "brief", "hyperparameters.lora_r": "8"})
+    chosen = settings.config.hyperparameters
+    assert (chosen.lora_r, chosen.lora_alpha, chosen.lora_dropout) == (8, 32, 0.05)
+    assert chosen.target_modules == ("q_proj", "v_proj")
+    assert settings.origins["hyperparameters.lora_r"] == "--lora-rank"
+    assert settings.origins["hyperparameters.lora_alpha"] == "--recipe"
+
+
+def test_config_recipe_overrides_earlier_sources() -> None:
+    """Also the default one: it takes back what the file sets."""
+    write_config('recipe = "brief"\n[hyperparameters]\nlora_r = 4\nlearning_rate = 0.5\n')
+    assert load(env={}).config.hyperparameters.lora_r == 4
+    assert load(env={"FTPIPE_RECIPE": "brief"}).config.hyperparameters.lora_r == 16
+    chosen = load(env={"FTPIPE_RECIPE": "brief"}, flags={"recipe": "default"}).config.hyperparameters
+    assert (chosen.lora_r, chosen.target_modules, chosen.learning_rate) == (None, None, 0.5)
 
 
 def test_config_flags_are_settings() -> None:

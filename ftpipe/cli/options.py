@@ -135,6 +135,11 @@ def listen_options(host: str, port: int) -> Decorator:
     )
 
 
+recipe = click.option(
+    "--recipe",
+    type=click.Choice(("default", "brief")),
+    help="LoRA settings by name: brief is rank 16, alpha 32, dropout 0.05 on q_proj,v_proj; local or together.",
+)
 memory_settings = combine_options(
     click.option(
         "--max-length",

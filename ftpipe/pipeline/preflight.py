@@ -23,7 +23,7 @@ from ftpipe.errors import (
 from ftpipe.providers.deadlines import days_left, is_closed, models_text, new_jobs_text
 from ftpipe.providers.profiles import Profile
 from ftpipe.records import CostEstimate, Hyperparameters, Method, Report, RunSpec
-from ftpipe.records.job import EXTENDED_HYPERPARAMETERS
+from ftpipe.records.job import EXTENDED_HYPERPARAMETERS, RECIPES
 from ftpipe.stages.validate import blocking_errors
 
 if TYPE_CHECKING:
@@ -267,8 +267,9 @@ def hyperparameter_blocker(profile: Profile, hyperparameters: Hyperparameters) -
     given = [name for name in EXTENDED_HYPERPARAMETERS if getattr(hyperparameters, name) is not None]
     if refused := [name for name in given if name not in profile.extended_hyperparameters]:
         names = ", ".join(f"{name} ({flag_of(f'hyperparameters.{name}')})" for name in refused)
+        is_brief = all(getattr(hyperparameters, name) == value for name, value in RECIPES["brief"].items())
         return UsageError(
-            f"{title} does not take {names}",
+            f"{title} does not take {names}{', which the recipe brief sets' if is_brief else ''}",
             "leave it out, or train on your own machine with --provider local; what a single provider takes is set "
             "under [hyperparameters.extra]",
         )

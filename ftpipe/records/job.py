@@ -35,6 +35,12 @@ EXTENDED_HYPERPARAMETERS = (
 )
 """Hyperparameters that the OpenAI API does not have; a profile's ``hyperparameters`` names those of its host."""
 
+RECIPES: dict[str, dict[str, Any]] = {
+    "brief": {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": ("q_proj", "v_proj")},
+    "default": dict.fromkeys(("lora_r", "lora_alpha", "lora_dropout", "target_modules")),
+}
+"""Values of hyperparameters by the name of a recipe; ``None`` is the default of the endpoint."""
+
 
 class Hyperparameters(Record):
     """Requested or resolved hyperparameters.

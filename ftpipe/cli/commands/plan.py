@@ -35,6 +35,7 @@ class PlanOptions:
     method: str | None = None
     epochs: str | None = None
     batch_size: str | None = None
+    recipe: str | None = None
     lora_r: str | None = None
     target_modules: str | None = None
     max_length: str | None = None
@@ -50,6 +51,7 @@ class PlanOptions:
         names = ("batch_size", "lora_r", "target_modules", "max_length", "precision", "quantization")
         return {
             "method": self.method,
+            "recipe": self.recipe,
             "hyperparameters.n_epochs": self.epochs,
             "hyperparameters.gradient_checkpointing": self.gradient_checkpointing,
             **{f"hyperparameters.{name}": getattr(self, name) for name in names},
@@ -60,7 +62,7 @@ class PlanOptions:
     cls=Command,
     groups={
         "Machine": ("gpu", "gpus", "price_per_hour"),
-        "Hyperparameters": ("method", "epochs", "batch_size", "lora_r", "target_modules"),
+        "Hyperparameters": ("method", "epochs", "batch_size", "recipe", "lora_r", "target_modules"),
         "Memory and speed": ("max_length", "precision", "quantization", "gradient_checkpointing"),
     },
     example="ftpipe plan smollm2-135m-instruct data/support_desk/train.jsonl\n"
@@ -79,6 +81,7 @@ class PlanOptions:
 @shared.method
 @shared.epochs
 @click.option("--batch-size", metavar="N", help="Examples per step: 1 to 256, or auto.")
+@shared.recipe
 @click.option("--lora-rank", "lora_r", metavar="N", help="Rank of the LoRA adapter: 1 to 512.")
 @click.option("--target-modules", metavar="NAMES", help="Layers that get an adapter, as q_proj,v_proj, or all-linear.")
 @shared.memory_settings

@@ -47,6 +47,7 @@ class TrainOptions(DatasetOptions):
     batch_size: str | None = None
     learning_rate_multiplier: str | None = None
     beta: str | None = None
+    recipe: str | None = None
     learning_rate: str | None = None
     lora_r: str | None = None
     lora_alpha: str | None = None
@@ -76,6 +77,7 @@ class TrainOptions(DatasetOptions):
         return {
             **super().as_settings(),
             "suffix": self.suffix,
+            "recipe": self.recipe,
             **{f"hyperparameters.{name}": getattr(self, name) for name in names},
         }
 
@@ -98,7 +100,7 @@ class TrainOptions(DatasetOptions):
         "Data and model": ("validation", "provider", "model", "method", "suffix", "serve_as", "skip_bad_rows"),
         "Hyperparameters": (
             *("epochs", "batch_size", "learning_rate_multiplier", "beta", "seed"),
-            *("learning_rate", "lora_r", "lora_alpha", "lora_dropout", "target_modules"),
+            *("recipe", "learning_rate", "lora_r", "lora_alpha", "lora_dropout", "target_modules"),
         ),
         "Memory and speed": ("max_length", "precision", "quantization", "gradient_checkpointing"),
         "Cost and waiting": ("max_cost", "yes", "dry_run", "detach", "timeout", "force_new"),
@@ -115,6 +117,7 @@ class TrainOptions(DatasetOptions):
 @click.option("--batch-size", metavar="N", help="Examples per step: 1 to 256, or auto.")
 @click.option("--learning-rate-multiplier", metavar="X", help="Factor for the model's default learning rate, or auto.")
 @click.option("--beta", metavar="X", help="For dpo: up to 2, higher stays closer to the base model; or auto.")
+@shared.recipe
 @click.option(
     "--learning-rate",
     metavar="X",

@@ -42,6 +42,19 @@ def test_plan_as_json_has_the_parts_of_memory(cli: CliEnvironment) -> None:
     )
 
 
+def test_plan_of_a_recipe_has_its_adapter(cli: CliEnvironment) -> None:
+    """It needs less memory than adapters on all layers."""
+    needed = [
+        cli.run("plan", "smollm2-135m-instruct", "--json", *options).document["estimate"]["memory_parts"]["adapter"]
+        for options in (
+            ("--recipe", "brief"),
+            ("--target-modules", "all-linear"),
+            ("--target-modules", "q_proj,v_proj"),
+        )
+    ]
+    assert needed[0] == needed[2] < needed[1]
+
+
 def test_plan_for_a_gpu_that_is_too_small_names_what_makes_it_fit(cli: CliEnvironment) -> None:
     """4 bits are chosen by themselves; what the user forbids is the remedy."""
     assert "the base model is loaded with 4bit weights" in cli.run("plan", LARGE, "--gpu", "16GB").out

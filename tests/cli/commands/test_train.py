@@ -93,6 +93,23 @@ def test_train_local_hyperparameters_are_refused_at_hosted_provider(cli: CliEnvi
     assert not cli.server.calls
 
 
+def test_train_recipe_is_in_the_plan_and_the_request(cli: CliEnvironment) -> None:
+    """The brief one, whatever the default is."""
+    ran = cli.run("train", str(chat_file()), "--recipe", "brief")
+    assert ran.code == 0
+    assert "LoRA rank 16, alpha 32, dropout 0.05, adapters on q_proj v_proj" in " ".join(ran.err.split())
+    requested = cli.run("models", "list", "--json").document["models"][0]["requested"]
+    assert (requested["lora_r"], requested["target_modules"]) == (16, ["q_proj", "v_proj"])
+
+
+def test_train_recipe_is_refused_at_hosted_provider(cli: CliEnvironment) -> None:
+    """Before anything is sent."""
+    ran = cli.run("train", str(chat_file()), *HOSTED, "--recipe", "brief")
+    assert ran.code == 2
+    assert "target_modules (--target-modules), which the recipe brief sets" in " ".join(ran.err.split())
+    assert not cli.server.calls
+
+
 @pytest.mark.parametrize("options", [(), ("--provider", "local"), ("--dry-run",)])
 def test_train_unknown_base_is_refused_before_anything_is_made(cli: CliEnvironment, options: tuple[str, ...]) -> None:
     """With the names that are most similar, and the command that lists all."""
