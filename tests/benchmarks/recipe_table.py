@@ -4,6 +4,8 @@ The regret of a run is by how much the logarithm of its held-out loss is above t
 for its task, with the same seed. Means over runs are shown as percent: 10 % means that losses are 10 % above the best
 ones (in the geometric mean). Intervals are of the bootstrap over tasks: each resample draws whole tasks with all their
 seeds, so that they also cover how much tasks differ. There are few tasks, so they are rough.
+
+Processor time is that of training, per run, against the first recipe in the runs that both have.
 """
 
 from __future__ import annotations
@@ -83,6 +85,14 @@ def regrets(losses: Losses, recipe: str, recipes: Sequence[str], tasks: Sequence
     return groups
 
 
+def processor_time(rows: Sequence[Mapping[str, Any]], recipe: str, first: str) -> str:
+    """How many times as much of it a recipe needs as the first one."""
+    seconds = {(row["recipe"], row["task"], row["seed"]): row["cpu_seconds"] for row in rows if "cpu_seconds" in row}
+    pairs = [(task, seed) for name, task, seed in seconds if name == recipe and (first, task, seed) in seconds]
+    own, other = (sum(seconds[name, task, seed] for task, seed in pairs) for name in (recipe, first))
+    return f"{own / other:.2f}" if other else ""
+
+
 def percent(value: float) -> str:
     """A difference of logarithms as percent."""
     return f"{math.expm1(value):+.0%}" if math.isfinite(value) else "?"
@@ -95,18 +105,22 @@ def with_interval(interval: Interval) -> str:
 
 def tables(rows: Sequence[Mapping[str, Any]], recipes: Sequence[str], tasks: Sequence[str]) -> str:
     """Markdown: regrets, then mean losses and exact answers by task."""
-    losses = log_losses(row for row in rows if row["task"] in tasks)
-    first = recipes[0]
-    lines = [f"| recipe | runs | seeds | regret | against {first} | exact answers |", "|---|---:|---:|---:|---:|---:|"]
+    rows = [row for row in rows if row["task"] in tasks]
+    losses, first = log_losses(rows), recipes[0]
+    lines = [
+        f"| recipe | runs | seeds | regret | against {first} | exact answers | processor time |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
     for name in recipes:
-        own = [row for row in rows if row["recipe"] == name and row["task"] in tasks]
+        own = [row for row in rows if row["recipe"] == name]
         if not own:
             continue
         seeds = len({row["seed"] for row in own})
         regret = with_interval(mean_over_tasks(regrets(losses, name, recipes, tasks)))
         against = "" if name == first else with_interval(mean_over_tasks(differences(losses, name, first, tasks)))
         exact = sum(row["exact"] for row in own) / sum(row["questions"] for row in own)
-        lines.append(f"| {name} | {len(own)} | {seeds} | {regret} | {against} | {exact:.0%} |")
+        time = processor_time(rows, name, first)
+        lines.append(f"| {name} | {len(own)} | {seeds} | {regret} | {against} | {exact:.0%} | {time} |")
     lines += ["", "| recipe | " + " | ".join(tasks) + " |", "|---|" + "---:|" * len(tasks)]
     for name in recipes:
         cells = []

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import gc
 import json
 import math
 import os
@@ -197,7 +198,7 @@ class Runner:
         from ftpipe.training.run import run_job
 
         task = self.tasks[run.task]
-        started = time.monotonic()
+        started, started_cpu = time.monotonic(), time.process_time()
         with tempfile.TemporaryDirectory(prefix="ftpipe-recipes-") as folder:
             directory = JobDirectory(Path(folder))
             training, test = task.write(Path(folder), run.seed)
@@ -217,7 +218,7 @@ class Runner:
             )
             if run_job(directory) != "succeeded":
                 raise SystemExit(f"{run}: {directory.read_result()}")
-            seconds = time.monotonic() - started
+            seconds, cpu_seconds = time.monotonic() - started, time.process_time() - started_cpu
             plan, adapter = directory.read_plan(), directory.checkpoint_dir(directory.checkpoints()[-1].step)
             assert plan is not None
             scored = score_models(ScoringRequest(test, str(self.base), (adapter,), self.base.parent))
@@ -227,6 +228,7 @@ class Runner:
                 "questions": len(scored),
                 "precision": plan.hyperparameters.precision,
                 "seconds": round(seconds, 1),
+                "cpu_seconds": round(cpu_seconds, 1),
             }
 
     @cached_property
@@ -275,6 +277,7 @@ def run_all(plan: Plan, journal: Journal, runner: Measuring, deadline: float) ->
                 continue
             measured = runner.measure(run)
             journal.add(run, measured)
+            gc.collect()  # models are in reference cycles, and few objects are made between two of them
         sys.stderr.write(
             f"{run.task}, seed {run.seed}, {run.recipe}: loss {measured['loss']:.4f}, {measured['exact']} of "
             f"{measured['questions']} exact, {measured['seconds']:.0f} s; {len(todo) - 1} runs left\n"
