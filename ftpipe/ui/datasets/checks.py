@@ -9,7 +9,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -142,9 +142,11 @@ class DatasetTasks:
         path = self.folder / "checks" / f"{key}.db"
         if not path.is_file():
             state = self._state(key, {"task": "check", "output": str(path), **request.as_json()}, path)
-            self._wait(state, wait_seconds)
+            current = self._wait(state, wait_seconds)
+            if current.result is None:
+                return current
             if not path.is_file():
-                return state
+                return TaskState()  # somebody has deleted it; the next call starts another check
         return self._load(path)
 
     def fix(self, request: CheckRequest, *, unsafe: bool, wait_seconds: float = 0) -> tuple[TaskState, Path]:
@@ -152,9 +154,7 @@ class DatasetTasks:
         key = request.key("fix-unsafe" if unsafe else "fix")
         path = self.folder / "fixes" / key / "fixed.jsonl"
         task = {"task": "fix", "unsafe": unsafe, "output": str(path), **request.as_json()}
-        state = self._state(key, task, path)
-        self._wait(state, wait_seconds)
-        return state, path
+        return self._wait(self._state(key, task, path), wait_seconds), path
 
     def forget_error(self, request: CheckRequest) -> None:
         """Let a check that failed be tried again."""
@@ -190,10 +190,12 @@ class DatasetTasks:
         except OSError as exc:
             raise LocalStateError(f"{folder} cannot be written: {exc.strerror}", "check its permissions") from exc
 
-    def _wait(self, state: TaskState, seconds: float) -> None:
-        if seconds > 0:
-            with self._changed:
+    def _wait(self, state: TaskState, seconds: float) -> TaskState:
+        """Wait for the end of a task; returns its state at one moment, because it may end while a page is made."""
+        with self._changed:
+            if seconds > 0:
                 self._changed.wait_for(lambda: state.is_finished, seconds)
+            return replace(state)
 
     def _run(self, state: TaskState, task: Mapping[str, Any]) -> None:
         with self._slots:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import threading
 from collections import OrderedDict
@@ -72,6 +73,7 @@ def _render(request: Request, form: TrainingForm, *, problem: FtpipeError | None
         error = error or exc
     values: dict[str, Any] = {
         "form": form,
+        "planned": json.dumps({**({"provider": plan.profile.name} if plan else {}), **form.values}),
         "files": files,
         "profiles": project.datasets.profiles,
         "plan": plan,

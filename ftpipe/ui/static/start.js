@@ -1,17 +1,41 @@
 // The start page: another provider or dataset has other base models and fields, so the whole page is loaded.
 "use strict";
 
+const choices = document.getElementById("choices");
+const RELOADING = ["provider", "data", "method"];
+let requested = "";
+
 document.getElementById("start")?.addEventListener("change", (event) => {
-  if (["provider", "data", "method"].includes(event.target.name)) event.target.form.requestSubmit();
+  if (RELOADING.includes(event.target.name)) event.target.form.requestSubmit();
 });
+
+// The names of the fields whose values are not those of the plan that is shown.
+function changedFields() {
+  const planned = JSON.parse(document.getElementById("plan").dataset.values);
+  const plannedValue = (name, value) => planned[name] ?? (name === "provider" ? value : "");
+  return [...new FormData(choices)].filter(([name, value]) => value.trim() !== plannedValue(name, value)).map(([name]) => name);
+}
+
+// Show the plan of the fields as they are, if another one is shown: a field may be changed before the scripts have
+// come, a browser fills fields in again, and the answer to an earlier question may come last. Each form once.
+function correctPlan() {
+  if (!choices || !document.getElementById("plan")) return;
+  const changed = changedFields();
+  const wanted = changed.length ? new URLSearchParams(new FormData(choices)).toString() : "";
+  if (!wanted || wanted === requested) {
+    requested = wanted;
+    return;
+  }
+  requested = wanted;
+  if (changed.some((name) => RELOADING.includes(name))) choices.requestSubmit();
+  else choices.dispatchEvent(new Event("change", { bubbles: true }));
+}
+addEventListener("load", correctPlan);
+document.addEventListener("htmx:after:swap", correctPlan);
 
 // The button starts the plan beside it. If a field was changed since, and the plan is not here yet, show that one first.
 document.addEventListener("submit", (event) => {
-  if (event.target.id !== "start-form") return;
-  const choices = document.getElementById("choices");
-  const planned = new FormData(event.target);
-  const isChanged = ([name, value]) => value.trim() !== (planned.get(name) ?? "");
-  if (![...new FormData(choices)].some(isChanged)) return;
+  if (event.target.id !== "start-form" || !changedFields().length) return;
   event.preventDefault();
   choices.requestSubmit();
 });
