@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 from ftpipe.errors import FtpipeError, ProviderError, UsageError
 from ftpipe.server.auth import HostPolicy
-from ftpipe.ui.guard import SIGN_IN_PATH, GuardMiddleware, RefusedRequestError, is_htmx
+from ftpipe.ui.guard import OTHER_OWNER, OTHER_OWNER_HINT, SIGN_IN_PATH, GuardMiddleware, RefusedRequestError, is_htmx
 from ftpipe.ui.pages import PAGES
 from ftpipe.ui.project import Project
 from ftpipe.ui.rendering import Page, form_text, render, url_of
@@ -78,6 +78,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.sessions = sessions
+    app.state.find_project = find_project
     app.state.streams = Streams()
     app.state.pages = tuple(pages)
     return app
@@ -94,6 +95,10 @@ def _sign_in(request: Request) -> Response:
     message = ""
     if request.method == "POST":
         cookie = sessions.open_with_key(form_text(request, "key"))
+        session = sessions.find(cookie)
+        if session is not None and request.app.state.find_project(session.owner) is None:
+            sessions.close(cookie)
+            return _error(request, 403, OTHER_OWNER, OTHER_OWNER_HINT)
         if cookie is not None:
             response = RedirectResponse(url_of(request, "/"), 303)
             set_cookie(request, response, cookie)

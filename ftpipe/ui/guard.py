@@ -31,6 +31,12 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 STATIC_PREFIX = "/static/"
 SIGN_IN_PATH = "/sign-in"
 
+OTHER_OWNER = "These pages show the project of the owner local, and your key belongs to somebody else."
+OTHER_OWNER_HINT = (
+    "Your files, jobs and models at this server are yours alone, and are not shown here. To see them, run `ftpipe ui` "
+    "on your own machine, with this server as a provider in ftpipe.toml: base_url is its address with /v1, and key_env "
+    "names the variable with your key."
+)
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -140,7 +146,7 @@ class GuardMiddleware:
             raise RefusedRequestError(401, "You are not signed in.")
         project = await run_in_threadpool(self._find_project, session.owner)
         if project is None:
-            raise RefusedRequestError(403, f"This server has no project for {session.owner}.")
+            raise RefusedRequestError(403, OTHER_OWNER, OTHER_OWNER_HINT)
         request.scope["state"] |= {"session": session, "project": project}
         return None
 

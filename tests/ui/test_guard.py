@@ -166,9 +166,22 @@ def test_sign_in_takes_key(with_keys: TestClient) -> None:
 
 
 def test_sign_in_shows_others_nothing(with_keys: TestClient) -> None:
-    """The project belongs to the owner ``local``."""
-    with_keys.post("/sign-in", data={"key": "fedcba9876543210"}, headers=SAME_ORIGIN)
-    assert with_keys.get("/runs").status_code == 403
+    """The project belongs to the owner ``local``; the page says where others find what is theirs."""
+    refused = with_keys.post("/sign-in", data={"key": "fedcba9876543210"}, headers=SAME_ORIGIN)
+    assert refused.status_code == 403
+    assert "run `ftpipe ui` on your own machine" in refused.text
+    assert 'href="/sign-in"' in refused.text
+    assert "set-cookie" not in refused.headers
+    assert with_keys.get("/runs").status_code == 303, "no session was opened"
+
+
+def test_guard_shows_an_owner_without_project_nothing(with_keys: TestClient, make_client: MakeClient) -> None:
+    """The project of an owner may be gone after they have signed in."""
+    with_keys.post("/sign-in", data={"key": "0123456789abcdef"}, headers=SAME_ORIGIN)
+    sessions = with_keys.app.state.sessions  # type: ignore[attr-defined]
+    others = make_client(sessions=sessions, find_project=lambda _owner: None)
+    others.cookies.update(with_keys.cookies)
+    assert others.get("/runs").status_code == 403
 
 
 def test_sign_in_from_elsewhere_is_refused(with_keys: TestClient) -> None:
