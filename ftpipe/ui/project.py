@@ -12,12 +12,14 @@ from ftpipe.config import Settings
 from ftpipe.errors import FtpipeError
 from ftpipe.providers import Profile, find_profile, open_provider
 from ftpipe.providers.provider import Provider
+from ftpipe.records import Model
 from ftpipe.registry import Registry
 from ftpipe.ui.answers.conversations import Conversations
 from ftpipe.ui.answers.feedback import FeedbackFiles
 from ftpipe.ui.background import BackgroundCommands
 from ftpipe.ui.curves import CurveCache
 from ftpipe.ui.datasets.project_datasets import ProjectDatasets
+from ftpipe.ui.datasets.token_losses import Ids, LossModel
 from ftpipe.ui.job_watcher import JobWatcher
 from ftpipe.ui.run_view import SummaryCache
 
@@ -104,12 +106,31 @@ class Project:
     def datasets(self) -> ProjectDatasets:
         """Its datasets."""
         answer_files = (self.feedback.answers, self.feedback.preferences)
-        return ProjectDatasets(self.folder, self.state_dir, self.settings, self.registry, answer_files=answer_files)
+        return ProjectDatasets(
+            self.folder,
+            self.state_dir,
+            self.settings,
+            self.registry,
+            answer_files=answer_files,
+            token_logprobs=self._token_logprobs,
+        )
+
+    def _token_logprobs(self, model: LossModel, ids: Ids) -> list[float | None]:
+        return self.endpoints.open(model.provider, start=True).models.token_logprobs(model.name, ids)
 
     @cached_property
     def conversations(self) -> Conversations:
         """Conversations with its models."""
         return Conversations(lambda name: self.endpoints.open(name, start=True).models.stream)
+
+    @property
+    def default_provider(self) -> str:
+        """Where models are that the registry does not know."""
+        return self.settings.config.provider or LOCAL_PROVIDER
+
+    def chat_names(self, model: Model) -> list[str]:
+        """A model, and its base if that is asked at the same provider."""
+        return [model.id, *([model.base] if model.provider == self.default_provider else [])]
 
     @cached_property
     def feedback(self) -> FeedbackFiles:

@@ -25,6 +25,14 @@ STAGES = ("data checked", "uploaded", "job created", "training", "model register
 WAITING = frozenset({"validating_files", "queued"})
 GROUPS = ("loss", "accuracy", "reward")
 """Charts, by the last part of their metrics' names."""
+HYPERPARAMETER_NAMES = {
+    "n_epochs": "epochs",
+    "lora_r": "LoRA rank",
+    "lora_alpha": "LoRA alpha",
+    "lora_dropout": "LoRA dropout",
+    "target_modules": "layers with an adapter",
+    "max_length": "maximum tokens of a row",
+}
 CURVE_NAMES = {
     "train_loss": "train",
     "valid_loss": "validation",
@@ -234,12 +242,18 @@ def hyperparameter_rows(run: Run) -> list[tuple[str, str, str]]:
         (name, _value(requested.extra.get(name)), _value(resolved.extra.get(name) if resolved else None))
         for name in extra
     ]
-    return [(name.replace("_", " "), asked, used) for name, asked, used in rows if asked or used]
+    return [
+        (HYPERPARAMETER_NAMES.get(name, name.replace("_", " ")), asked, used)
+        for name, asked, used in rows
+        if asked or used
+    ]
 
 
 def _value(value: object) -> str:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return (
         ", ".join(map(str, value))
         if isinstance(value, tuple)

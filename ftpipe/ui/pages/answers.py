@@ -259,8 +259,7 @@ def _find_model(project: Project, name: str) -> ChatModel:
     try:
         known = project.registry.models.get(name)
     except UsageError:
-        provider = project.settings.config.provider or "local"
-        return ChatModel(name, name, provider)
+        return ChatModel(name, name, project.default_provider)
     is_checkpoint = name in {checkpoint.model for checkpoint in known.checkpoints}
     return ChatModel(
         name=name,
@@ -278,7 +277,7 @@ def _choices(project: Project) -> list[tuple[str, list[tuple[str, str]]]]:
     for model in models:
         label = f"{model.aliases[0]} → {model.id}" if model.aliases else model.id
         tuned.append((model.aliases[0] if model.aliases else model.id, label))
-        if model.provider == (project.settings.config.provider or "local"):
+        if model.provider == project.default_provider:
             bases.append((model.base, model.base))
     bases += [(name, name) for name in (*installed_bases(models_dir()), *downloaded_bases())]
     return [("Tuned models", tuned), ("Base models", list(dict.fromkeys(bases)))]

@@ -28,6 +28,8 @@ EVENTS_SHOWN = 50
 VALUES_PER_PAGE = 100
 MAX_COMPARED = 6
 """Runs in one chart."""
+SCALE = "log"
+"""Value of ``scale`` in the URL for a logarithmic axis of the losses."""
 ACTIONS = frozenset({"pause", "resume", "cancel", "continue"})
 
 
@@ -210,7 +212,9 @@ def _run_values(request: Request, run: Run) -> dict[str, Any]:
     before = page_number(request, "before", minimum=0) or None
     compared = _runs(project, _compared(request))
     events = project.registry.jobs.recent_events(run.job, limit=EVENTS_SHOWN + 1, before=before) if run.job else []
-    error = project.watcher.error(run.id) if run_view.is_open(run) else None
+    is_open = run_view.is_open(run)
+    error = project.watcher.error(run.id) if is_open else None
+    groups = run_view.groups_of([curve, *(one for _, one in _curves(project, compared))])
     return {
         "run": run,
         "name": run_view.name_of(run),
@@ -218,7 +222,9 @@ def _run_values(request: Request, run: Run) -> dict[str, Any]:
         "status": run_view.status_of(run),
         "stages": run_view.stages_of(run),
         "summary": run_view.summarize(curve),
-        "groups": run_view.groups_of([curve, *(one for _, one in _curves(project, compared))]),
+        "groups": groups,
+        # an open page shows the others as soon as there are values
+        "shown_groups": run_view.GROUPS if is_open else groups,
         "sentences": {group: run_view.chart_sentence(curve, group) for group in run_view.GROUPS},
         "remaining": run_view.remaining_text(run, time.time()),
         "hyperparameters": run_view.hyperparameter_rows(run),
@@ -228,9 +234,10 @@ def _run_values(request: Request, run: Run) -> dict[str, Any]:
         "events": events[:EVENTS_SHOWN],
         "has_more": len(events) > EVENTS_SHOWN,
         "compared": compared,
+        "scale": SCALE if request.query_params.get("scale") == SCALE else "",
         "names": run_view,
         "validation_loss": validation_loss,
-        "is_open": run_view.is_open(run),
+        "is_open": is_open,
         "is_paid": _is_paid(project, run),
         "read_error": error,
         "commands": project.commands.recent(lambda words: run.id in words, limit=10),

@@ -65,6 +65,7 @@ function marks(data) {
 class Chart {
   constructor(element) {
     this.element = element;
+    this.isLogarithmic = element.dataset.scale === "log";
     this.data = null;
     this.zoom = null;
     this.plot = null;
@@ -72,7 +73,7 @@ class Chart {
     element.addEventListener("dblclick", () => { this.zoom = null; this.load(); });
     new ResizeObserver(() => this.resize()).observe(element);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw(true));
-    this.load();
+    if (!element.closest("[hidden]")) this.load();
   }
 
   async load() {
@@ -88,7 +89,9 @@ class Chart {
   show(data) {
     const isSame = this.data && JSON.stringify(this.data.series) === JSON.stringify(data.series);
     this.data = data;
+    this.element.parentElement.hidden = false;
     this.element.setAttribute("aria-label", data.sentence);
+    this.element.parentElement.querySelector(".sentence").textContent = data.sentence;
     this.draw(!isSame);
   }
 
@@ -104,7 +107,8 @@ class Chart {
 
   draw(isNew) {
     if (!this.data) return;
-    const values = [this.data.steps, ...this.data.values];
+    const drawn = (value) => this.isLogarithmic && value <= 0 ? null : value;
+    const values = [this.data.steps, ...this.data.values.map((column) => column.map(drawn))];
     if (this.plot && !isNew) {
       this.plot.setData(values);
       return;
@@ -115,7 +119,10 @@ class Chart {
     this.plot = new uPlot({
       ...this.size(),
       series: [{ label: "step", value: (_, value) => value === null || value === undefined ? "–" : value.toLocaleString("en") }, ...styles(this.data.series)],
-      scales: { x: { time: false, range: (u, low, high) => this.zoom || [low, this.data.total && !this.zoom ? Math.max(high, this.data.total) : high] } },
+      scales: {
+        x: { time: false, range: (u, low, high) => this.zoom || [low, this.data.total && !this.zoom ? Math.max(high, this.data.total) : high] },
+        y: this.isLogarithmic ? { distr: 3, log: 10 } : {},
+      },
       axes: [{ ...axis, values: (_, ticks) => ticks.map((tick) => Number.isInteger(tick) ? tick.toLocaleString("en") : "") }, { ...axis, size: 56 }],
       cursor: { drag: { x: true, y: false, setScale: false } },
       hooks: {
