@@ -194,6 +194,13 @@ class Models(Protocol):
             RequestRefusedError: The host does not compute it.
         """
 
+    def token_logprobs(self, model: str, ids: Sequence[int]) -> list[float | None]:
+        """Log-probability of each token of a text after those before it; ``None`` for the first one.
+
+        Raises:
+            RequestRefusedError: The host does not tell it, or the text is too long for the model.
+        """
+
 
 class Deployments(Protocol):
     """What serves tuned models at a host that does not serve them by themselves; it bills per hour."""

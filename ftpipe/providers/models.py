@@ -157,11 +157,26 @@ class ModelsClient:
                 ) from exc
         return rows
 
+    def token_logprobs(self, model: str, ids: Sequence[int]) -> list[float | None]:
+        """Log-probability of each token of a text after those before it; ``None`` for the first one.
 
-def losses_not_supported(endpoint: str) -> RequestRefusedError:
+        Raises:
+            RequestRefusedError: The endpoint does not tell it, or the text is too long for the model.
+        """
+
+        def call(client: openai.OpenAI) -> object:
+            return client.completions.create(model=model, prompt=list(ids), echo=True, max_tokens=0, logprobs=0)
+
+        logprobs = self._api.read(f"get the losses of the tokens under {model}", call, _token_logprobs)
+        if len(logprobs) != len(ids):
+            raise losses_not_supported(self._api.profile.title or self._api.base_url, "tokens")
+        return logprobs
+
+
+def losses_not_supported(endpoint: str, unit: str = "rows") -> RequestRefusedError:
     """The error of an endpoint that is not a server of ftpipe."""
     return RequestRefusedError(
-        f"{endpoint} does not compute the loss of single rows",
+        f"{endpoint} does not compute the loss of single {unit}",
         "if it is an older server, run `ftpipe serve stop`; the next command starts this version",
     )
 
@@ -183,6 +198,11 @@ def _post_rows(client: openai.OpenAI, path: Path, models: Sequence[str]) -> open
             stream=True,
             stream_cls=openai.Stream[dict[str, Any]],
         )
+
+
+def _token_logprobs(response: Any) -> list[float | None]:  # noqa: ANN401 - the SDK's completion
+    choice = next(iter(response.choices), None)
+    return list((choice.logprobs.token_logprobs or ()) if choice and choice.logprobs else ())
 
 
 def _create(client: openai.OpenAI, model: str, messages: list[dict[str, Any]], sampling: dict[str, Any]) -> Any:  # noqa: ANN401 - the SDK's overloads

@@ -38,6 +38,7 @@ MODEL = "ft:smollm2-135m-instruct:support-1:000001"
 PAGES = {
     "runs": "/runs",
     "run": "/runs/run-000000000001",
+    "log": "/runs/run-000000000001?scale=log",
     "compare": "/runs/run-000000000001?compare=run-000000000002",
     "values": "/runs/run-000000000001/values",
     "cancel": "/runs/run-000000000003/cancel",
@@ -205,6 +206,7 @@ def check_looks(page: Any, name: str) -> None:
     """Check a page in light and dark and at three sizes, and take a picture of each if that is asked for."""
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
+        page.evaluate("scrollTo(0, 0)")  # nothing is half below the header, which stays in place
         assert violations(page) == []
         for width, height in SIZES:
             page.set_viewport_size({"width": width, "height": height})
@@ -239,6 +241,32 @@ def test_curve_is_drawn_and_follows_keys(open_page: Any) -> None:
     expect(page.locator(".plot .u-legend").first).to_contain_text("30")
 
 
+def test_curve_has_a_logarithmic_scale_that_the_address_keeps(open_page: Any) -> None:
+    page = open_page(PAGES["compare"])
+    linear = drawing(page)
+    page.get_by_role("link", name="Logarithmic scale").click()
+    page.wait_for_url("**compare=**scale=log#chart-loss")
+    assert drawing(page) != linear
+    page.get_by_role("link", name="Linear scale").click()
+    page.wait_for_url(lambda url: "scale" not in url and "compare=" in url)
+    assert drawing(page) == linear
+
+
+def drawing(page: Any) -> str:
+    """The first chart, as soon as it is drawn."""
+    page.wait_for_selector(".plot canvas")
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return str(page.evaluate("document.querySelector('.plot canvas').toDataURL()"))
+
+
+def test_search_looks_for_what_was_typed_before_its_script_came(open_page: Any, site: Site) -> None:
+    page = open_page("/models")
+    page.route("**/page.js", send_late)
+    page.goto(f"{site.url}/runs", wait_until="commit")
+    page.fill("#q", "train-1.jsonl")
+    expect(page.locator("#runs tbody tr")).to_have_count(1)
+
+
 def test_search_filters_while_typing(open_page: Any) -> None:
     page = open_page("/runs")
     page.keyboard.press("/")
@@ -254,9 +282,13 @@ def test_run_is_brought_up_to_date(open_page: Any, site: Site) -> None:
     seeds.add_run(site.registry, run, job, steps=12)
     page = open_page(f"/runs/{run.id}")
     page.wait_for_selector(".plot canvas")
+    expect(page.locator("#chart-accuracy")).to_be_hidden()
     finish(site.registry, run, job)
     expect(page.locator("#state")).to_contain_text("succeeded")
     expect(page.locator(".plot").first).to_have_attribute("aria-label", re.compile("step 13"))
+    expect(page.locator("figcaption").first).to_contain_text("step 13")
+    expect(page.locator("#chart-accuracy")).to_be_visible()
+    page.wait_for_selector("figure:has(#chart-accuracy) canvas")
 
 
 def test_run_is_brought_up_to_date_if_a_script_comes_late(open_page: Any, site: Site) -> None:
@@ -277,7 +309,7 @@ def send_late(route: Any) -> None:
 
 
 def finish(registry: Registry, run: Run, job: Job) -> None:
-    registry.jobs.save_events(job, [seeds.metric_event(13)])
+    registry.jobs.save_events(job, [seeds.metric_event(13, 30, train_mean_token_accuracy=0.5)])
     done = job.model_copy(update={"status": "succeeded", "fine_tuned_model": "ft:x"})
     registry.runs.register(seeds.model_of(run), run.model_copy(update={"job": done}), price_row="")
 

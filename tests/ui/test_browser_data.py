@@ -15,7 +15,7 @@ import pytest
 from ftpipe.child_environment import child_environment, python_path
 from tests.reports.xss_payloads import PAYLOADS
 from tests.training.tiny_model import save_base
-from tests.ui.test_browser import Site, browser, check_looks, expect, open_page, signed_in
+from tests.ui.test_browser import Site, browser, check_looks, expect, open_page, send_late, signed_in
 
 __all__ = ["browser", "open_page", "signed_in"]
 
@@ -85,6 +85,19 @@ def test_start_button_starts_only_the_plan_of_the_fields(open_page: Any) -> None
     expect(page.locator("#plan code")).to_contain_text("--epochs 3")
 
 
+def test_plan_is_that_of_the_fields_whenever_they_change(open_page: Any, site: Site) -> None:
+    """Before the scripts have come, and if the answer to an earlier question comes last."""
+    page = open_dataset(open_page, "test.jsonl")
+    page.route("**/start.js", send_late)
+    page.get_by_role("link", name="Train on it").click(no_wait_after=True)
+    page.fill("#f-epochs", "2")
+    expect(page.locator("#plan code")).to_contain_text("--epochs 2")
+    old = re.sub("epochs=[0-9]*", "epochs=7", page.url) + "&epochs=7"
+    with page.expect_response(lambda response: "epochs=2" in response.url):
+        page.evaluate("(url) => htmx.ajax('GET', url, {target: '#plan', select: '#plan', swap: 'outerMorph'})", old)
+    expect(page.locator("#plan code")).to_contain_text("--epochs 2")
+
+
 def test_hostile_rows_do_nothing(open_page: Any) -> None:
     page = open_dataset(open_page, "hostile.jsonl")
     for number in range(0, 2 * len(PAYLOADS), 5):
@@ -123,5 +136,32 @@ def test_from_a_dropped_file_to_a_comparison(open_page: Any, site: Site) -> None
     page.locator(".column-1").get_by_role("button", name="Save the correction").click()
     expect(page.locator(".column-1")).to_contain_text("1 pair in preferences.jsonl")
     check_looks(page, "answers")
+    check_losses(open_page, site)
     rows = (site.folder / ".ftpipe" / "answers" / "answers.jsonl").read_text(encoding="utf-8")
     assert json.loads(rows)["messages"][-1]["content"] == "queue: delivery | priority: normal"
+
+
+def check_losses(open_page: Any, site: Site) -> None:
+    """The tokens of rows under the model that was trained, and those of hostile rows under its base."""
+    page = open_page("/data", with_axe=True)
+    page.get_by_role("link", name="train.jsonl", exact=True).click()
+    page.goto(f"{page.url}?model=tiny")
+    expect(page.locator("#loss-model")).to_be_visible()
+    page.select_option("#loss-model", index=1)
+    page.locator("#tokens button").click()
+    expect(page.locator("#tokens [class*=loss-]").first).to_be_visible(timeout=TRAIN_MS)
+    tokens = page.locator("#tokens [data-note]")
+    tokens.focus()
+    tokens.press("End")
+    expect(page.locator("#tokens .token-note")).to_contain_text(re.compile(r"loss [0-9.]+, probability"))
+    check_looks(page, "losses")
+    page.keyboard.press("j")
+    expect(page.locator("#row h2").first).to_have_text("Line 2")
+    expect(page.locator("#tokens [class*=loss-]").first).to_be_visible(timeout=TRAIN_MS)
+    page.goto(f"{site.url}/data")
+    page.get_by_role("link", name="hostile.jsonl", exact=True).click()
+    hostile = page.url
+    for line in (1, 2, len(PAYLOADS)):
+        page.goto(f"{hostile}?model=tiny&loss_model=tiny&row={line}")
+        expect(page.locator("#tokens [hx-get]")).to_have_count(0, timeout=TRAIN_MS)
+        assert page.evaluate("document.querySelectorAll('main img, main script, main svg[onload]').length") == 0

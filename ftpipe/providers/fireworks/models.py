@@ -14,7 +14,7 @@ from ftpipe.errors import InvalidResponseError, NotFoundError, ProviderError, Re
 from ftpipe.providers.client import ChatAddress
 from ftpipe.providers.fireworks.api import RESOURCE_ID, FireworksApi
 from ftpipe.providers.fireworks.responses import unix_seconds
-from ftpipe.providers.models import ModelsClient
+from ftpipe.providers.models import ModelsClient, losses_not_supported
 from ftpipe.providers.responses import AnswerPiece, ChatCompletion, RemoteModel
 from ftpipe.providers.signed_urls import get_file, require_signed_url
 from ftpipe.records.row_losses import RowLosses
@@ -144,6 +144,10 @@ class FireworksModels:
         raise RequestRefusedError(
             "Fireworks does not compute the loss of single rows", "`ftpipe evaluate` compares answers there"
         )
+
+    def token_logprobs(self, model: str, ids: Sequence[int]) -> list[float | None]:  # noqa: ARG002
+        """Refuse: only ftpipe's own server is asked for them."""
+        raise losses_not_supported("Fireworks", "tokens")
 
     def _with_chat_name(self, model: str, call: Callable[[str], T]) -> T:
         """Call with each name that the model can have in chat, until one is known; that one is used from then on."""

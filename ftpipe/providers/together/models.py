@@ -115,6 +115,10 @@ class TogetherModels:
         """Refuse: only ftpipe's own server computes losses."""
         raise losses_not_supported(self._api.profile.title or self._api.base_url)
 
+    def token_logprobs(self, model: str, ids: Sequence[int]) -> list[float | None]:  # noqa: ARG002
+        """Refuse: only ftpipe's own server is asked for them."""
+        raise losses_not_supported(self._api.profile.title or self._api.base_url, "tokens")
+
     def chat_address(self, model: str) -> ChatAddress:
         """Where chats with a model go; a tuned model answers under the name of its deployment."""
         client, name = self._route(model)

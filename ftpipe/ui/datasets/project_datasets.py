@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from ftpipe.registry import Registry
 from ftpipe.ui.datasets.check_result import RankingHead, find_rankings, import_losses
 from ftpipe.ui.datasets.checks import CheckRequest, DatasetTasks
 from ftpipe.ui.datasets.files import DatasetFiles
+from ftpipe.ui.datasets.token_losses import Ids, LossModel, TokenLosses
 
 DEFAULT_PROVIDER = "local"
 LOSSES_FOLDER = "losses"
@@ -35,6 +36,7 @@ class ProjectDatasets:
         settings: The configuration.
         registry: Its runs name further files.
         answer_files: The files that the page of answers writes.
+        token_logprobs: Log-probabilities of the tokens of a text under a model.
     """
 
     def __init__(
@@ -45,11 +47,13 @@ class ProjectDatasets:
         registry: Registry,
         *,
         answer_files: Iterable[Path] = (),
+        token_logprobs: Callable[[LossModel, Ids], Sequence[float | None]],
     ) -> None:
         self._state_dir, self._settings, self._registry = state_dir, settings, registry
         self._answer_files = tuple(answer_files)
         self.files = DatasetFiles(folder, self._named)
         self.tasks = DatasetTasks(state_dir)
+        self.token_losses = TokenLosses(token_logprobs)
         self._indexes: OrderedDict[Path, LineIndex] = OrderedDict()
         self._make_renderer = lru_cache(maxsize=MAX_RENDERERS)(MaskRenderer)
         self._lock = threading.Lock()
@@ -103,6 +107,12 @@ class ProjectDatasets:
         return [
             model.id for model in models if model.dataset_sha256 == data_sha256 and self._tells_losses(model.provider)
         ]
+
+    def loss_models(self, base: str) -> list[LossModel]:
+        """What tells the losses of tokens: the models of this machine with a base, the newest first, and the base."""
+        models = self._registry.models.recent(MAX_NAMED_RUNS)
+        tuned = [LossModel(one.id, one.provider) for one in models if one.base == base]
+        return [*(one for one in tuned if self._tells_losses(one.provider)), LossModel(base, DEFAULT_PROVIDER)]
 
     def _tells_losses(self, provider: str) -> bool:
         try:

@@ -13,10 +13,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from ftpipe.dataset.line_index import IndexedLine
 from ftpipe.dataset.row_search import parse_row
 from ftpipe.errors import FtpipeError, UsageError
 from ftpipe.records import Finding, Report
-from ftpipe.records.token_mask import TokenKind
+from ftpipe.records.token_mask import TokenKind, TokenMask
 from ftpipe.reports.dataset_html import label_bars, to_histogram
 from ftpipe.reports.findings import headline, sort_by_severity
 from ftpipe.reports.token_mask import MAX_SHOWN_TOKENS, MEANINGS, mask_title, token_runs
@@ -25,6 +26,7 @@ from ftpipe.ui.datasets.checks import CheckRequest, TaskState
 from ftpipe.ui.datasets.files import MAX_UPLOAD_BYTES, UPLOAD_SUFFIXES, DatasetFile, sanitize_name
 from ftpipe.ui.datasets.row_view import view_row
 from ftpipe.ui.datasets.rows_page import RowsQuery, rows_page
+from ftpipe.ui.datasets.token_losses import STEP_NAMES, Losses, mean_loss, view_tokens
 from ftpipe.ui.rendering import Page, form_text, page_number, project_of, render, url_of
 
 SMALL_BYTES = 2 * 1024 * 1024
@@ -35,6 +37,11 @@ MAX_DIFF_BLOCKS = 200
 MAX_DIFF_LINE_BYTES = 2000
 MAX_STEM_CHARACTERS = 60
 """Of the name of a fixed file, before ``-fixed``."""
+TOKEN_LOSS_SECONDS = 0.5
+"""How long a request waits for the losses of tokens; the page asks again every second."""
+MAX_LISTED_LOSSES = 400
+"""Trained tokens of a row whose losses are listed in a table."""
+LINK_PARAMETERS = ("provider", "model", "loss_model")
 MAX_SHOWN_FINDINGS = 5
 """Findings of the whole file that are written out for each rule."""
 
@@ -87,6 +94,14 @@ def _row(request: Request) -> Response:
     found = check if isinstance(check, CheckResult) else None
     row = _row_values(request, file, request.path_params["line"], found)
     return render(request, "data/row.html.j2", file=file, query=_query(request), rules=_rules(request), **row)
+
+
+def _tokens(request: Request) -> Response:
+    """The tokens of a row, coloured by their losses as soon as these are known."""
+    file = project_of(request).datasets.files.get(request.path_params["file_id"])
+    row = _row_values(request, file, request.path_params["line"], None, wait_seconds=TOKEN_LOSS_SECONDS)
+    template = "data/row.html.j2" if row["row"] is None else "data/tokens.html.j2"
+    return render(request, template, file=file, query=_query(request), rules=_rules(request), **row)
 
 
 def _check_again(request: Request) -> Response:
@@ -163,7 +178,7 @@ def _dataset_values(request: Request, file: DatasetFile) -> dict[str, Any]:
         "page": page,
         "page_error": error,
         "ranking": ranking,
-        "loss_models": datasets.models_trained_on(found.report.dataset.sha256) if found else [],
+        "trained_models": datasets.models_trained_on(found.report.dataset.sha256) if found else [],
         "loss_command": command,
         "row": None,
         "first_row": page.rows[0].line if page is not None and page.rows and not line else 0,
@@ -204,7 +219,9 @@ def _groups(report: Report) -> list[tuple[Finding, int, list[Finding]]]:
     return groups
 
 
-def _row_values(request: Request, file: DatasetFile, line: int, check: CheckResult | None) -> dict[str, Any]:
+def _row_values(
+    request: Request, file: DatasetFile, line: int, check: CheckResult | None, *, wait_seconds: float = 0
+) -> dict[str, Any]:
     datasets = project_of(request).datasets
     index = datasets.index(file.path)
     lines = index.read(line, 1)
@@ -212,29 +229,60 @@ def _row_values(request: Request, file: DatasetFile, line: int, check: CheckResu
         message = f"there is no line {line:,}; the file has {index.lines:,}"
         return {"row": None, "row_error": message}
     findings = check.findings([line]).get(line, []) if check is not None else []
-    masks, error = [], ""
-    record = parse_row(lines[0])
-    if record is not None:
-        try:
-            masks = list(datasets.mask_renderer(_check_request(request, file)).masks(line, record))
-        except FtpipeError as exc:
-            error = exc.message
     return {
         "row": view_row(lines[0], findings, request.query_params.get("q", "").strip()[:500]),
         "row_error": "",
+        "lines": index.lines,
+        **_token_values(request, file, lines[0], wait_seconds),
+    }
+
+
+def _token_values(request: Request, file: DatasetFile, line: IndexedLine, wait_seconds: float) -> dict[str, Any]:
+    """The tokens of a row, with their losses if the page asks for them."""
+    datasets = project_of(request).datasets
+    masks, error = list[TokenMask](), ""
+    check_request = _check_request(request, file)
+    record = parse_row(line)
+    if record is not None:
+        try:
+            masks = list(datasets.mask_renderer(check_request).masks(line.number, record))
+        except FtpipeError as exc:
+            error = exc.message
+    # other tokens than the model's own have no loss
+    models = datasets.loss_models(check_request.model) if masks and all(mask.exact for mask in masks) else []
+    name = _rules(request).get("loss_model", "")
+    model = next((one for one in models if one.name == name), None)
+    state = None
+    if model is not None:
+        ids = tuple(tuple(token.id or 0 for token in mask.tokens[: mask.limit]) for mask in masks)
+        state = datasets.token_losses.get(model, ids, wait_seconds=wait_seconds)
+    return {
         "masks": [
-            {
-                "mask": mask,
-                "title": mask_title(mask),
-                "trained": mask.count(TokenKind.TRAINED),
-                "tokens": mask.tokens[:MAX_SHOWN_TOKENS],
-                "runs": list(token_runs(mask)),
-            }
-            for mask in masks
+            _mask_values(mask, state.losses[index] if state and state.losses else None)
+            for index, mask in enumerate(masks)
         ],
         "mask_error": error,
         "kinds": [(kind, MEANINGS[kind]) for kind in TokenKind if any(mask.count(kind) for mask in masks)],
-        "lines": index.lines,
+        "loss_models": models,
+        "loss_model": model,
+        "loss_state": state,
+        "loss_steps": list(enumerate(STEP_NAMES, 1)),
+    }
+
+
+def _mask_values(mask: TokenMask, losses: Losses | None) -> dict[str, Any]:
+    views = view_tokens(mask.tokens, losses)
+    trained = [view for view in views if view.step]
+    return {
+        "mask": mask,
+        "title": mask_title(mask),
+        "trained": mask.count(TokenKind.TRAINED),
+        "tokens": views[:MAX_SHOWN_TOKENS],
+        "runs": list(token_runs(mask)),
+        "mean_loss": mean_loss(views),
+        "hardest": max(trained, key=lambda view: view.loss or 0.0, default=None),
+        "losses": trained[:MAX_LISTED_LOSSES],
+        "hidden_losses": max(0, len(trained) - MAX_LISTED_LOSSES),
     }
 
 
@@ -250,9 +298,9 @@ def _query(request: Request) -> RowsQuery:
 
 
 def _rules(request: Request) -> dict[str, str]:
-    """The parameters that say for which provider and base model is checked."""
+    """The parameters that all links keep: the provider and base model of the check, and the model of token losses."""
     query = request.query_params
-    values = {name: "".join(filter(str.isprintable, query.get(name, "")[:300])) for name in ("provider", "model")}
+    values = {name: "".join(filter(str.isprintable, query.get(name, "")[:300])) for name in LINK_PARAMETERS}
     return {name: value for name, value in values.items() if value}
 
 
@@ -295,6 +343,7 @@ PAGE = Page(
         Route("/data/{file_id:str}", _show, methods=["GET"]),
         Route("/data/{file_id:str}/report", _report, methods=["GET"]),
         Route("/data/{file_id:str}/row/{line:int}", _row, methods=["GET"]),
+        Route("/data/{file_id:str}/row/{line:int}/tokens", _tokens, methods=["GET"]),
         Route("/data/{file_id:str}/check", _check_again, methods=["POST"]),
         Route("/data/{file_id:str}/fixes", _fixes, methods=["GET"]),
         Route("/data/{file_id:str}/fixes", _apply_fixes, methods=["POST"]),

@@ -33,6 +33,37 @@ document.addEventListener("htmx:sse:error", (event) => showProblem(problemOf(eve
 document.addEventListener("htmx:sse:after:connection", () => showProblem(""));
 document.addEventListener("busy", () => showProblem("Too many pages are open. Close some; this one is brought up to date again in half a minute."));
 
+// Tokens: a click, or the arrow keys from one to the next, write below what the title of a token says.
+function showToken(group, token) {
+  group.querySelector(".at")?.classList.remove("at");
+  token.classList.add("at");
+  token.scrollIntoView({ block: "nearest" });
+  document.getElementById(group.dataset.note).textContent = `“${token.textContent}”: ${token.title}`;
+}
+document.addEventListener("click", (event) => {
+  const token = event.target.closest("[data-note] [title]");
+  if (token) showToken(token.closest("[data-note]"), token);
+});
+document.addEventListener("keydown", (event) => {
+  const group = event.target.closest("[data-note]");
+  if (!group || !["ArrowLeft", "ArrowRight", "Home", "End"].includes(event.key)) return;
+  const tokens = [...group.querySelectorAll("[title]")];
+  const now = tokens.findIndex((token) => token.classList.contains("at"));
+  const last = tokens.length - 1;
+  event.preventDefault();
+  showToken(group, tokens[{ ArrowLeft: Math.max(0, now - 1), ArrowRight: Math.min(last, now + 1), Home: 0, End: last }[event.key]]);
+});
+
+// A field that was changed before this script had come, or that the browser has filled in again, is asked for now.
+addEventListener("load", () => {
+  for (const form of document.querySelectorAll("form[hx-get][role=search]")) {
+    const isChanged = (field) => field.matches("select")
+      ? [...field.options].some((option) => option.selected !== option.defaultSelected && option.defaultSelected)
+      : field.value !== field.defaultValue;
+    if ([...form.querySelectorAll("input, select")].some(isChanged)) form.dispatchEvent(new Event("change", { bubbles: true }));
+  }
+});
+
 document.addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest("input, textarea, select, [contenteditable]")) return;

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from ftpipe.errors import ProviderError
+from ftpipe.paths import models_dir
 from ftpipe.ui.datasets.checks import DatasetTasks
+from ftpipe.ui.datasets.token_losses import Ids, LossModel, TokenLosses
 from ftpipe.ui.datasets.worker import run_task
 from ftpipe.ui.project import Project
+from tests.training.tiny_model import save_base
 from tests.ui.conftest import csrf_of
 
 BROKEN = Path(__file__).parents[3] / "data" / "broken.jsonl"
@@ -170,3 +176,58 @@ def test_model_says_what_computes_losses(client: TestClient, project: Project, o
     """Without a model that was trained on the data there is no form for losses."""
     path = write(own_home, [row("hi")])
     assert "Compute losses" not in client.get(address(project, path)).text
+
+
+MODELS = [LossModel("ft:tiny:<b>", "local"), LossModel("tiny", "local")]
+
+
+@pytest.fixture
+def tiny_base(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[LossModel, Ids], Any]:
+    """A base model of this machine, and an endpoint whose second token is a surprise."""
+    save_base(models_dir() / "tiny")
+
+    def logprobs(model: LossModel, ids: Ids) -> list[float | None]:
+        if model == MODELS[0]:
+            raise ProviderError(f"no model {model.name}", "<i>train one</i>")
+        return [None, *(-6.0 if index % 2 else -0.01 for index in range(1, len(ids)))]
+
+    project.datasets.token_losses = TokenLosses(logprobs)
+    monkeypatch.setattr(project.datasets, "loss_models", lambda base: MODELS if base == "tiny" else [])
+    monkeypatch.setattr("ftpipe.ui.pages.data.TOKEN_LOSS_SECONDS", 30)
+    return logprobs
+
+
+def test_tokens_are_coloured_by_their_loss(
+    client: TestClient, project: Project, own_home: Path, tiny_base: object
+) -> None:
+    """With numbers in titles and in a table; the page itself does not wait for the model."""
+    url = address(project, write(own_home, [row("How late are you open?", "Until eight.")]))
+    asked = {"model": "tiny", "loss_model": "tiny"}
+    plain = client.get(url, params={"row": "1", "model": "tiny"}).text
+    assert "Colour by the loss under" in plain
+    assert "loss-5" not in plain
+    first = client.get(url, params={"row": "1", **asked}).text
+    assert f'hx-get="{url}/row/1/tokens?' in first
+    done = client.get(f"{url}/row/1/tokens", params=asked).text
+    assert "hx-get" not in done
+    assert re.search(r'class="token trained loss-5" title="loss 6.000, probability 0.2 %; trained; id \d+"', done)
+    assert re.search(r'class="token trained loss-1" title="loss 0.010, probability 99.0 %; trained; id \d+"', done)
+    assert "token prompt loss" not in done
+    assert "Losses as a table" in done
+    assert "highest <" not in done
+    assert "highest 6.000 at" in done
+    following = client.get(url, params={"after": "0", **asked}).text
+    assert f"{url}/row/1?" in following
+    assert "loss_model=tiny" in following, "the next row is coloured, too"
+
+
+def test_tokens_without_losses_say_why(client: TestClient, project: Project, own_home: Path, tiny_base: object) -> None:
+    url = address(project, write(own_home, [row("How late are you open?", "Until eight.")]))
+    failed = client.get(f"{url}/row/1/tokens", params={"model": "tiny", "loss_model": MODELS[0].name}).text
+    assert "no model ft:tiny:&lt;b&gt;" in failed
+    assert "&lt;i&gt;train one&lt;/i&gt;" in failed
+    unknown = client.get(f"{url}/row/1/tokens", params={"model": "tiny", "loss_model": "<b>x"}).text
+    assert "is not known under &lt;b&gt;x; choose another model" in unknown
+    other = client.get(f"{url}/row/1/tokens", params={"loss_model": "tiny"}).text
+    assert "its base is not that of the check" in other
+    assert "there is no line 9" in client.get(f"{url}/row/9/tokens", params={"loss_model": "tiny"}).text
