@@ -28,6 +28,8 @@ class Trial(Record):
     """On the held-out items; ``None`` if the sweep was not evaluated."""
     cost: float | None = None
     """The estimate, or the billed amount once it is known."""
+    stopped_after: int | None = None
+    """Epochs after which a search did not train it further; ``None`` for a trial that was trained to its end."""
     error: str = ""
 
 

@@ -319,5 +319,6 @@ def _trial_row(trial: Trial, sweep: Sweep, columns: Sequence[str], *, has_cost: 
     marker = "→" if trial.model is not None and trial.model == sweep.best_model else ""
     cost = "free" if trial.cost == 0 else format_money(trial.cost, sanitize_line(sweep.currency, 8))
     numbers = (format_decimal(_trial_value(trial, name)) for name in columns)
-    state = "" if trial.model else trial.state.value
+    stopped = trial.stopped_after
+    state = "" if trial.model else trial.state.value if stopped is None else f"stopped after {plural(stopped, 'epoch')}"
     return [marker, sanitize_line(trial.name, 80), *numbers, *[cost] * has_cost, state]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ftpipe.errors import (
     ConnectionFailedError,
@@ -28,6 +28,8 @@ from ftpipe.sweep.grid import hyperparameters_at, trial_name
 
 if TYPE_CHECKING:
     from ftpipe.catalog.training_prices import PriceTable
+
+T = TypeVar("T")
 
 Scores = Callable[[Sequence[Model]], Mapping[str, float]]
 """Model id → score on held-out items, higher is better."""
@@ -91,7 +93,7 @@ class SweepRunner:
             OutcomeUnknownError: A paid call may have happened; running the same sweep again finds out.
             ProviderError: The endpoint did not answer for too long; running the same sweep again continues.
         """
-        waiting = [(name, self.pipeline.start(plan)) for name, plan in planned]
+        waiting = list(planned)
         running: dict[str, Run] = {}
         done: dict[str, Run] = {}
         while waiting or running:
@@ -102,16 +104,32 @@ class SweepRunner:
                 self._sleep(self._poll_seconds)
         return done
 
+    def may_begin(self, name: str) -> bool:  # noqa: ARG002 - for searches
+        """Whether a trial is to be trained at all."""
+        return True
+
+    def begin(self, name: str, run: Run) -> Run:  # noqa: ARG002 - for searches
+        """Create the job of a trial, or find it."""
+        return self.pipeline.advance(run, wait=False)
+
+    def has_ended(self, name: str, run: Run) -> bool:  # noqa: ARG002 - for searches
+        """Whether nothing more is to be trained of a trial."""
+        return run.state in (RunState.REGISTERED, RunState.FAILED)
+
     @property
     def _poll_seconds(self) -> float:
         return self.pipeline.provider.profile.poll_first_seconds
 
-    def _start_trials(self, waiting: list[tuple[str, Run]], running: dict[str, Run], done: dict[str, Run]) -> None:
+    def _start_trials(self, waiting: list[tuple[str, Plan]], running: dict[str, Run], done: dict[str, Run]) -> None:
         """Create jobs up to the concurrency limit; if the endpoint takes no more for now, later rounds try again."""
         while waiting and len(running) < self.concurrency:
-            name, run = waiting[0]
+            name, plan = waiting[0]
+            if not self.may_begin(name):
+                waiting.pop(0)
+                continue
+            run = self.pipeline.start(plan)
             try:
-                running[name] = self.pipeline.advance(run, wait=False)
+                running[name] = self.begin(name, run)
             except RateLimitError:
                 if not running:
                     raise
@@ -129,27 +147,14 @@ class SweepRunner:
             except JobFailedError:
                 run = self.pipeline.registry.runs.get(before.id)
             running[name] = run
-            if run.state in (RunState.REGISTERED, RunState.FAILED):
+            if self.has_ended(name, run):
                 done[name] = running.pop(name)
                 self._on_trial(name, run)
             else:
                 self._on_progress(name, run)
 
     def _poll(self, run: Run) -> Run:
-        try:
-            return retry(
-                lambda: self.pipeline.refresh(run),
-                retry_on=lambda exc: isinstance(exc, TRANSIENT_ERRORS),
-                attempts=MAX_FAILED_POLLS,
-                first_wait=self._poll_seconds,
-                max_wait=self._poll_seconds,
-                sleep=self._sleep,
-            )
-        except TRANSIENT_ERRORS as exc:
-            raise ProviderError(
-                f"the endpoint did not answer {MAX_FAILED_POLLS} polls in a row: {exc.message}",
-                "run the same sweep again to continue",
-            ) from exc
+        return retry_polls(lambda: self.pipeline.refresh(run), seconds=self._poll_seconds, sleep=self._sleep)
 
     def rank_trials(
         self, points: Sequence[GridPoint], runs: Mapping[str, Run], *, alias: str, scores: Scores | None = None
@@ -167,11 +172,26 @@ class SweepRunner:
             UsageError: The trials have nothing to be compared by.
         """
         models = [run.model for run in runs.values() if run.model is not None]
-        if not models:
+        held_out = scores(models) if scores and models else {}
+        trials = [trial_of(point, runs[trial_name(point)], held_out) for point in points]
+        return self.name_best(trials, alias=alias, compared_by="held-out score" if scores else "validation loss")
+
+    def name_best(
+        self,
+        trials: Sequence[Trial],
+        *,
+        alias: str,
+        compared_by: Literal["held-out score", "validation loss"] = "validation loss",
+    ) -> Sweep:
+        """Rank trials, and point an alias to the best model.
+
+        Raises:
+            JobFailedError: No trial has a model.
+            UsageError: The trials have nothing to be compared by.
+        """
+        if all(trial.model is None for trial in trials):
             raise JobFailedError("no trial of the sweep produced a model", "run `ftpipe status` for the reason")
-        held_out = scores(models) if scores else {}
-        trials = [_trial(point, runs[trial_name(point)], held_out) for point in points]
-        key = _by_score if scores else _by_loss
+        key = _by_score if compared_by == "held-out score" else _by_loss
         ranked = sorted(trials, key=key)
         best = ranked[0]
         if best.model is None or key(best) == (math.inf, math.inf):
@@ -179,16 +199,44 @@ class SweepRunner:
                 "the trials have no validation loss, so they cannot be compared",
                 "add --validation FILE or --evaluate FILE and run the same sweep again; nothing is trained twice",
             )
-        compared_by: Literal["held-out score", "validation loss"] = "held-out score" if scores else "validation loss"
-        reason = f"best of {len(trials)} trials by {compared_by}: {best.name}"
-        self.pipeline.registry.models.set_alias(alias, best.model, reason=reason)
-        currency = models[0].currency
+        registry = self.pipeline.registry
+        model = registry.runs.get(best.run_id).model
+        registry.models.set_alias(
+            alias, best.model, reason=f"best of {len(trials)} trials by {compared_by}: {best.name}"
+        )
         return Sweep(
-            trials=tuple(ranked), compared_by=compared_by, best_model=best.model, alias=alias, currency=currency
+            trials=tuple(ranked),
+            compared_by=compared_by,
+            best_model=best.model,
+            alias=alias,
+            currency=model.currency if model else "USD",
         )
 
 
-def _trial(point: GridPoint, run: Run, scores: Mapping[str, float]) -> Trial:
+def retry_polls(call: Callable[[], T], *, seconds: float, sleep: Callable[[float], None]) -> T:
+    """Call the endpoint until it answers, at most ``MAX_FAILED_POLLS`` times.
+
+    Raises:
+        ProviderError: It did not answer.
+    """
+    try:
+        return retry(
+            call,
+            retry_on=lambda exc: isinstance(exc, TRANSIENT_ERRORS),
+            attempts=MAX_FAILED_POLLS,
+            first_wait=seconds,
+            max_wait=seconds,
+            sleep=sleep,
+        )
+    except TRANSIENT_ERRORS as exc:
+        raise ProviderError(
+            f"the endpoint did not answer {MAX_FAILED_POLLS} polls in a row: {exc.message}",
+            "run the same sweep again to continue",
+        ) from exc
+
+
+def trial_of(point: GridPoint, run: Run, scores: Mapping[str, float] | None = None) -> Trial:
+    """The result of training at a point of the grid."""
     model = run.model
     metrics = model.metrics if model and model.metrics else None
     cost = run.cost.expected if run.cost else None
@@ -198,9 +246,9 @@ def _trial(point: GridPoint, run: Run, scores: Mapping[str, float]) -> Trial:
         run_id=run.id,
         state=run.state,
         model=model.id if model else None,
-        valid_loss=_valid_loss(metrics),
+        valid_loss=last_valid_loss(metrics),
         train_loss=metrics.train_loss if metrics else None,
-        score=scores.get(model.id) if model else None,
+        score=scores.get(model.id) if scores and model else None,
         cost=model.actual_cost if model and model.actual_cost is not None else cost,
         error=run.error,
     )
@@ -233,7 +281,8 @@ def _with_cost(report: Report, spec: RunSpec, prices: PriceTable | None) -> Repo
     return count(report, model=spec.model, epochs=epochs if isinstance(epochs, int) else None, prices=prices)
 
 
-def _valid_loss(metrics: TrainingMetrics | None) -> float | None:
+def last_valid_loss(metrics: TrainingMetrics | None) -> float | None:
+    """The last validation loss, over the whole file if the endpoint reports that."""
     if metrics is None:
         return None
     return metrics.full_valid_loss if metrics.full_valid_loss is not None else metrics.valid_loss
@@ -241,7 +290,9 @@ def _valid_loss(metrics: TrainingMetrics | None) -> float | None:
 
 def _by_loss(trial: Trial) -> tuple[float, float]:
     loss = trial.valid_loss
-    return (math.inf, math.inf) if trial.model is None or loss is None or not math.isfinite(loss) else (loss, 0.0)
+    if loss is None or not math.isfinite(loss):
+        return (math.inf, math.inf)
+    return (math.inf, loss) if trial.model is None else (loss, 0.0)
 
 
 def _by_score(trial: Trial) -> tuple[float, float]:

@@ -13,6 +13,7 @@ import click
 from ftpipe.cli import options as shared
 from ftpipe.cli.base_downloads import prepare_base, require_base
 from ftpipe.cli.commands.prepare import DatasetOptions, require_no_errors, show
+from ftpipe.cli.commands.train_auto import SearchOptions, run_auto, split_for_search
 from ftpipe.cli.commands.train_sweep import SweepOptions, run_sweep, scorer
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import (
@@ -65,6 +66,8 @@ class TrainOptions(DatasetOptions):
     detach: bool = False
     force_new: bool = False
     timeout: float | None = None
+    auto: bool = False
+    budget_minutes: float | None = None
     sweep: tuple[str, ...] = ()
     concurrency: int = SweepOptions.concurrency
     evaluate: Path | None = None
@@ -81,9 +84,10 @@ class TrainOptions(DatasetOptions):
             **{f"hyperparameters.{name}": getattr(self, name) for name in names},
         }
 
-    def sweep_options(self) -> SweepOptions:
-        """Return the options of the sweep."""
-        return SweepOptions(
+    def search_options(self) -> SearchOptions:
+        """Return the options of the sweep or the search."""
+        return SearchOptions(
+            budget_minutes=self.budget_minutes,
             axes=self.sweep,
             concurrency=self.concurrency,
             evaluate=self.evaluate,
@@ -104,10 +108,11 @@ class TrainOptions(DatasetOptions):
         ),
         "Memory and speed": ("max_length", "precision", "quantization", "gradient_checkpointing"),
         "Cost and waiting": ("max_cost", "yes", "dry_run", "detach", "timeout", "force_new"),
-        "Evaluation and sweeps": ("evaluate", "max_tokens", "sweep", "concurrency", "alias"),
+        "Evaluation and sweeps": ("evaluate", "max_tokens", "auto", "budget_minutes", "sweep", "concurrency", "alias"),
     },
     example="ftpipe train data/support_desk/train.jsonl --validation data/support_desk/validation.jsonl --epochs 3\n"
-    "ftpipe train --sweep epochs=1,3 --sweep learning_rate_multiplier=0.5,1,2",
+    "ftpipe train --sweep epochs=1,3 --sweep learning_rate_multiplier=0.5,1,2\n"
+    "ftpipe train data/support_desk/train.jsonl --auto --budget-minutes 30",
 )
 @shared.data
 @shared.validation
@@ -154,6 +159,17 @@ class TrainOptions(DatasetOptions):
 @click.option("--force-new", is_flag=True, help="Create a new job even if the same one exists.")
 @shared.timeout
 @click.option(
+    "--auto",
+    is_flag=True,
+    help="Search learning rate, rank and epochs: train several a little, and the better half further.",
+)
+@click.option(
+    "--budget-minutes",
+    type=shared.NumberRange(min=0, min_open=True),
+    metavar="N",
+    help="Time for --auto; what is being trained when it is up is trained to its end.",
+)
+@click.option(
     "--sweep",
     multiple=True,
     metavar="KEY=V1,V2",
@@ -165,7 +181,7 @@ class TrainOptions(DatasetOptions):
     metavar="N",
     default=SweepOptions.concurrency,
     show_default=True,
-    help="Maximum concurrent jobs of a sweep.",
+    help="Maximum concurrent jobs of a sweep or of --auto.",
 )
 @click.option(
     "--evaluate",
@@ -179,7 +195,9 @@ class TrainOptions(DatasetOptions):
     metavar="N",
     help="Maximum completion tokens with --evaluate.  [default: twice the longest expected answer]",
 )
-@click.option("--alias", metavar="NAME", help="Alias for the best model of a sweep.  [default: NAME-OF-DATA@best]")
+@click.option(
+    "--alias", metavar="NAME", help="Alias for the best model of a sweep or of --auto.  [default: NAME-OF-DATA@best]"
+)
 @shared.trust_host
 @pass_cli_context
 def train(context: CliContext, /, **params: Any) -> None:
@@ -193,19 +211,26 @@ def train(context: CliContext, /, **params: Any) -> None:
     started_at = time.monotonic()
     options = TrainOptions(**params)
     check_evaluation(options)
+    check_search(options)
     settings = context.settings(options.as_settings())
     with context.interruptible("interrupted; nothing was sent"):
         request = resolve_for_train(settings, context, data=options.data)
         require_named_provider(settings, request, options)
         require_open_provider(settings, request)
+        name = request.data.stem
+        if options.auto:
+            request = split_for_search(context, request, seed=settings.config.seed or 0)
         report = validate_and_count(context, settings, request, for_job=True)
         spec = spec_of(settings, request, report, serve_as=options.serve_as)
         if options.skip_bad_rows:
             spec = with_skipped_rows(spec)
         show_findings(context, report, request, skip_bad_rows=spec.hyperparameters.extra.get("skip_bad_rows") is True)
-    if options.sweep:
+    if options.auto or options.sweep:
         check_memory(context, settings, spec, report)
-        run_sweep(context, settings, spec, report, options.sweep_options())
+        if options.auto:
+            run_auto(context, settings, spec, report, options.search_options(), name=name)
+        else:
+            run_sweep(context, settings, spec, report, options.search_options())
         return
     plan = show_plan(context, settings, spec, report)
     if not options.dry_run:
@@ -258,6 +283,19 @@ def check_evaluation(options: TrainOptions) -> None:
             )
     elif options.max_tokens is not None:
         raise UsageError("--max-tokens needs --evaluate", "add --evaluate FILE, or leave --max-tokens out")
+
+
+def check_search(options: TrainOptions) -> None:
+    """Check the options of a search.
+
+    Raises:
+        UsageError: They contradict each other.
+    """
+    if options.budget_minutes is not None and not options.auto:
+        raise UsageError("--budget-minutes needs --auto", "add --auto, or leave --budget-minutes out")
+    unusable = {"--detach": options.detach, "--force-new": options.force_new, "--timeout": options.timeout is not None}
+    for flag in (flag for flag, is_given in unusable.items() if is_given and options.auto):
+        raise UsageError(f"{flag} cannot be used with --auto, which waits for its trials", f"leave {flag} out")
 
 
 def with_skipped_rows(spec: RunSpec) -> RunSpec:
