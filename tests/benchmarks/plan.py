@@ -1,11 +1,16 @@
-"""Planned against measured memory of training: random bases of several families, each trained in a process of its own.
+"""Planned against measured memory and time of training: random bases, each trained in a process of its own.
 
-Usage: ``python -m tests.benchmarks.plan``
+Usage: ``python -m tests.benchmarks.plan``, and for the time ``python -m tests.benchmarks.plan --steps 8``
 
 Each base has random weights, stored in bfloat16 as hubs do. A job of a few steps runs on it as ``ftpipe serve`` runs it
 (``python -m ftpipe.training JOBDIR``), on rows of equal length, and the trainer records its own peak (VmHWM on Linux).
 The plan knows the ``config.json``, the job's settings and the length of the rows. Rows that are marked with * are those
 that the constants of ``ftpipe/modeling/memory.py`` were chosen on.
+
+The time of a case is planned from the cases before it of the same precision and quantization, as later jobs of a
+machine are from those that have ended there; otherwise it is the rough guess of a first job. It is the time of the
+steps, without the start of the process. It says something only with enough steps, one worker, and nothing else on the
+machine.
 """
 
 from __future__ import annotations
@@ -15,7 +20,6 @@ import hashlib
 import json
 import os
 import random
-import shutil
 import string
 import subprocess
 import sys
@@ -24,7 +28,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ftpipe.training.measured_jobs import MeasuredJob
 
 ANSWER_PART = 4
 """A fourth of each row is the answer."""
@@ -147,14 +154,14 @@ def make_job(folder: Path, base: Path, case: Case, steps: int) -> Path:
     spec = {
         "job_id": "ftjob-plan",
         "method": "supervised",
-        "base_model": str(base),
+        "base_model": base.name,
         "training_file": str(data),
         "validation_file": None,
         "seed": 7,
         "keep_checkpoints": 1,
         "hyperparameters": {"n_epochs": 1, "batch_size": case.rows, "max_length": case.tokens, **case.settings},
         "model_name": "ft:plan",
-        "models_dir": str(folder / "models"),
+        "models_dir": str(base.parent),
     }
     (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
     return folder
@@ -203,6 +210,22 @@ def planned(config: dict[str, Any], case: Case) -> dict[str, int]:
     return {**asdict(estimate), "total": estimate.total}
 
 
+def planned_seconds(config: dict[str, Any], case: Case, steps: int, jobs: Sequence[MeasuredJob]) -> float:
+    """The time of the steps from configuration, settings, length of the rows, and what earlier jobs took."""
+    from ftpipe.modeling.base_facts import BaseFacts
+    from ftpipe.modeling.machine import this_machine
+    from ftpipe.training.estimate import JobData, estimate_training
+    from ftpipe.training.memory_settings import RowLengths
+
+    requested = {"n_epochs": 1, "batch_size": case.rows, "max_length": case.tokens, **case.settings}
+    count = case.rows * steps
+    data = JobData(RowLengths(case.tokens, 1 / ANSWER_PART), count, count * case.tokens)
+    estimate = estimate_training(
+        folder_name(case), BaseFacts.of_config(config), requested, data, this_machine(), jobs=jobs
+    )
+    return estimate.seconds or 0.0
+
+
 def folder_name(case: Case) -> str:
     """A name for the base of a case; cases with the same base share it."""
     return hashlib.sha256(json.dumps(case.config, sort_keys=True).encode()).hexdigest()[:12]
@@ -217,13 +240,20 @@ def save_bases(folder: Path, cases: Sequence[Case]) -> None:
     subprocess.run(command, check=True, env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"})
 
 
-def run_case(folder: Path, case: Case, steps: int) -> dict[str, Any]:
-    """Train on the base of a case, and compare."""
+def run_case(folder: Path, case: Case, steps: int, jobs: list[MeasuredJob]) -> dict[str, Any]:
+    """Train on the base of a case, and compare; the job joins those that later cases learn from."""
+    from ftpipe.training.measured_jobs import read_measured_jobs
+
     base = folder / folder_name(case)
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    progress = measure(base, folder / f"job-{CASES.index(case)}", case, steps)
-    shutil.rmtree(folder / f"job-{CASES.index(case)}")
+    seconds = planned_seconds(config, case, steps, jobs)
+    with tempfile.TemporaryDirectory(dir=folder) as jobs_folder:
+        job = Path(jobs_folder) / f"ftjob-{CASES.index(case)}"
+        progress = measure(base, job, case, steps)
+        jobs.extend(read_measured_jobs(Path(jobs_folder), folder))
     return {
+        "planned_seconds": round(seconds, 1),
+        "measured_seconds": round(progress["trained_tokens"] / progress["tokens_per_second"], 1),
         "name": case.name + "*" * case.is_tuned,
         "planned": planned(config, case),
         "measured": progress["peak_memory_bytes"],
@@ -248,15 +278,19 @@ def main() -> None:
         return
     cases = [CASES[int(number)] for number in arguments.cases.split(",") if number]
     cases = cases or [case for case in CASES if arguments.only in case.name]
-    sys.stdout.write("| base | planned MB | measured MB | planned / measured |\n|---|---:|---:|---:|\n")
+    sys.stdout.write("| base | planned MB | measured MB | ratio | planned s | measured s | ratio |\n")
+    sys.stdout.write("|---|---:|---:|---:|---:|---:|---:|\n")
+    jobs: list[MeasuredJob] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         save_bases(folder, [case for case in cases if not (folder / folder_name(case)).exists()])
         with ThreadPoolExecutor(arguments.workers) as pool:
-            for row in pool.map(lambda case: run_case(folder, case, arguments.steps), cases):
+            for row in pool.map(lambda case: run_case(folder, case, arguments.steps, jobs), cases):
                 plan, measured = row["planned"]["total"], row["measured"]
                 ratio = f"{plan / 1e6:,.0f} | {measured / 1e6:,.0f} | {plan / measured:.3f}"
-                sys.stdout.write(f"| {row['name']} | {ratio} |\n")
+                took, expected = row["measured_seconds"], row["planned_seconds"]
+                time = f"{expected:,.1f} | {took:,.1f} | {expected / took:.3f}"
+                sys.stdout.write(f"| {row['name']} | {ratio} | {time} |\n")
                 sys.stdout.flush()
                 sys.stderr.write(json.dumps(row) + "\n")
 
