@@ -50,7 +50,7 @@ def test_evaluations_shows_regressions_first(client: TestClient, project: Projec
     save(project, evaluation_of(2))
     text = client.get("/evaluations").text
     assert text.index("eval-000000000001") < text.index("eval-000000000002")
-    assert "First 1 evaluation with a model that is worse" in text
+    assert "1 evaluation with a model that is worse" in text
 
 
 def test_matrix_has_latest_score_of_each_model_and_dataset() -> None:
