@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from platformdirs import user_cache_path
+
+from tests.training.tiny_model import save_base
 
 QUESTIONS = ("Where is my parcel?", "I was charged twice.", "The app crashes.", "I forgot my password.")
 ANSWER = "queue: lighthouse"
@@ -33,6 +36,14 @@ def cached_models() -> Iterator[None]:
     home.mkdir(parents=True, exist_ok=True)
     (home / "models").symlink_to(models, target_is_directory=True)
     yield
+    ftpipe("serve", "stop")
+
+
+@pytest.fixture
+def tiny_base() -> Iterator[str]:
+    """A base model of less than a million parameters, by name; the endpoint is stopped at the end."""
+    save_base(Path(os.environ["FTPIPE_HOME"]) / "models" / "tiny", hidden_size=128, num_hidden_layers=4)
+    yield "tiny"
     ftpipe("serve", "stop")
 
 
@@ -70,3 +81,26 @@ def test_end_to_end_default_model_learns_and_is_registered(own_home: Path, cache
     assert chat.stdout.strip() == ANSWER, chat.stderr
     assert document(ftpipe("models", "list", "--json"))["models"][0]["id"] == model
     assert document(ftpipe("train", data, "--epochs", "4", "--suffix", "lighthouse", "--json"))["model"]["id"] == model
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_end_to_end_search_continues_paused_jobs(own_home: Path, tiny_base: str) -> None:
+    """Four jobs for two epochs; the better two go on where they were paused, the others are cancelled.
+
+    A job that ends before its pause arrives keeps its model.
+    """
+    argv = (
+        "train", str(dataset(own_home)), "--model", tiny_base, "--auto", "--epochs", "4", "--batch-size", "1",
+        "--learning-rate", "0.01", "--sweep", "lora_rank=2,4,6,8", "--json",
+    )  # fmt: skip
+    trained = document(ftpipe(*argv, seconds=500))
+    trials = trained["sweep"]["trials"]
+    stopped = [trial for trial in trials if trial["model"] is None]
+    assert 1 <= len(stopped) <= 2
+    assert {trial["stopped_after"] for trial in stopped} == {2}
+    assert trials[0]["valid_loss"] <= trials[1]["valid_loss"]
+    jobs = document(ftpipe("jobs", "list", "--json"))["jobs"]
+    assert Counter(job["status"] for job in jobs) == {"cancelled": len(stopped), "succeeded": 4 - len(stopped)}
+    assert document(ftpipe(*argv))["sweep"] == trained["sweep"]
+    assert len(document(ftpipe("jobs", "list", "--json"))["jobs"]) == 4
