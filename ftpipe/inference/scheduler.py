@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from ftpipe.inference.batch_model import BatchModel, BatchSequence
-from ftpipe.inference.fair_share import Account, FairShare, weighted
+from ftpipe.inference.fair_share import Account, DecodeTimes, FairShare, TimeAllowance, weighted
 from ftpipe.inference.generation import Generation
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ MAX_CHUNKS_PER_STEP = 8
 """Chunks of prompts that are computed between two tokens of the answers, so that long prompts do not stop others."""
 BATCH_STEP_INTERVAL = 4
 """While somebody waits for an answer, work that can wait takes part in each fourth step."""
+MAX_SLOWDOWN = 0.25
+"""By how much the answers of owners who used the model little may take longer because of owners who used more."""
 
 _Compute: TypeAlias = "Callable[[Sequence[BatchSequence]], Sequence[torch.Tensor | None] | torch.Tensor]"
 """Computes the logits of sequences, a row for each."""
@@ -39,6 +41,9 @@ class Scheduler:
     of all answers of the others, and the 95th percentile of their chats under attack was 5 times that without
     (tests/benchmarks/soak.py, two CPU cores, 2026-11-29).
 
+    While owners who used the model little have answers, owners who used more than twice as much take part in so many
+    steps that they lengthen those answers by ``MAX_SLOWDOWN``, whatever the number of their requests.
+
     Args:
         model: Computes.
         max_num_seqs: Maximum number of answers in one step; that of the model if it is smaller.
@@ -51,6 +56,8 @@ class Scheduler:
         self._decode_size = 1 if model.is_sequential else self._max_num_seqs
         self._clock = clock
         self._share = FairShare(clock)
+        self._allowance = TimeAllowance(MAX_SLOWDOWN)
+        self._decode_times = DecodeTimes()
         self._seconds_per_token = 0.01
         self._steps = 0
         self._waiting: deque[Generation] = deque()
@@ -78,10 +85,38 @@ class Scheduler:
         candidates = [generation for generation in self._running if generation.request.priority == "interactive"]
         if not candidates or self._steps % BATCH_STEP_INTERVAL == 0:
             candidates = self._running
-        new = [generation for generation in candidates if not _sequence(generation).is_prefilled]
-        answering = [generation for generation in candidates if _sequence(generation).is_prefilled]
+        light = self._share.light({generation.account for generation in candidates})
+        heavy = [generation for generation in candidates if generation.account not in light]
+        if heavy and not self._allowance.is_used_up:
+            self._step_with_heavy([generation for generation in candidates if generation.account in light], heavy)
+            return
+        if heavy:
+            candidates = [generation for generation in candidates if generation.account in light]
+        new, answering = _split(candidates)
+        started = self._clock()
         self._prefill(self._select(new, MAX_CHUNKS_PER_STEP), is_alone=not answering)
         self._decode(self._select(answering, self._decode_size))
+        self._allowance.earn(self._clock() - started)
+
+    def _step_with_heavy(self, light: list[Generation], heavy: list[Generation]) -> None:
+        """A step of owners who used little and of others, who pay for the time by which it is longer."""
+        new, answering = _split(light)
+        heavy_new, heavy_answering = _split(heavy)
+        times = [self._clock()]
+        self._prefill(self._select(new, MAX_CHUNKS_PER_STEP), is_alone=False)
+        times.append(self._clock())
+        self._prefill(self._select(heavy_new, 1), is_alone=False)
+        times.append(self._clock())
+        selected = self._select([*answering, *heavy_answering], self._decode_size)
+        light_count = sum(generation in answering for generation in selected)
+        without_heavy = self._decode_times.expected(light_count)
+        self._decode(selected)
+        seconds = self._clock() - times[2]
+        if without_heavy is None:
+            without_heavy = seconds * light_count / max(1, len(selected))
+        without_heavy = min(without_heavy, seconds)
+        self._allowance.earn(times[1] - times[0] + without_heavy)
+        self._allowance.spend(times[2] - times[1] + seconds - without_heavy)
 
     def fail_all(self, error: Exception) -> None:
         """End all answers with an error, also if the model cannot even close their sequences."""
@@ -173,7 +208,9 @@ class Scheduler:
         started = self._clock()
         self._compute(generations, decode)
         if generations:
-            self._seconds_per_token = (self._clock() - started) / len(generations)
+            seconds = self._clock() - started
+            self._seconds_per_token = seconds / len(generations)
+            self._decode_times.add(len(generations), seconds)
 
     def _compute(self, generations: list[Generation], compute: _Compute) -> None:
         """Call the model, sample from the logits, and count the time for the owners."""
@@ -237,6 +274,12 @@ class Scheduler:
         if generation in self._running:
             self._running.remove(generation)
             self._model.close_sequence(_sequence(generation))
+
+
+def _split(generations: list[Generation]) -> tuple[list[Generation], list[Generation]]:
+    """Those whose prompt is not computed yet, and the others."""
+    new = [generation for generation in generations if not _sequence(generation).is_prefilled]
+    return new, [generation for generation in generations if _sequence(generation).is_prefilled]
 
 
 def _sequence(generation: Generation) -> BatchSequence:

@@ -37,6 +37,7 @@ class FakeBatchModel:
     Attributes:
         calls: What was computed in each call: ``("prefill" or "decode", owners' first prompt ids)``.
         seconds: How far the clock moves with each call.
+        seconds_per_sequence: How much further it moves for each sequence of the call.
         is_sequential: Whether it says that calls with several sequences are no faster.
     """
 
@@ -47,6 +48,7 @@ class FakeBatchModel:
         self.max_tokens = max_tokens
         self.calls: list[tuple[str, list[int]]] = []
         self.seconds = 0.0
+        self.seconds_per_sequence = 0.0
         self.is_sequential = False
         self.now = 0.0
         self.tokens: dict[BatchSequence, list[int]] = {}
@@ -106,7 +108,7 @@ class FakeBatchModel:
             if str(sequence.adapter) in self.failing:
                 raise self.failing[str(sequence.adapter)]
         self.calls.append((name, [sequence.prompt[0] for sequence in sequences]))
-        self.now += self.seconds
+        self.now += self.seconds + self.seconds_per_sequence * len(sequences)
 
     def _append(self, sequence: BatchSequence, token: int) -> torch.Tensor:
         import torch

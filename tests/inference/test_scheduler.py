@@ -9,7 +9,7 @@ import pytest
 
 from ftpipe.errors import NotFoundError
 from ftpipe.inference.generation import Generation
-from ftpipe.inference.scheduler import BATCH_STEP_INTERVAL, Scheduler
+from ftpipe.inference.scheduler import BATCH_STEP_INTERVAL, MAX_SLOWDOWN, Scheduler
 from tests.inference.fakes import FakeBatchModel, new_generation, read_deltas
 
 MIXED: list[dict[str, Any]] = [
@@ -151,7 +151,10 @@ def test_scheduler_sequential_model_computes_one_token_in_a_step() -> None:
 
 
 def test_scheduler_owner_with_one_request_does_not_wait_for_many_of_another() -> None:
-    """It joins at once, though as many answers of the other owner are computed as a step can have."""
+    """It joins at once, though as many answers of the other owner are computed as a step can have.
+
+    While its prompt is computed, the others go on; then they wait until it has used half as much as they have.
+    """
     model = FakeBatchModel()
     model.seconds = 1.0
     scheduler = make_scheduler(model)
@@ -163,9 +166,46 @@ def test_scheduler_owner_with_one_request_does_not_wait_for_many_of_another() ->
     model.calls.clear()
     for _ in range(6):
         scheduler.step()
-    assert [1 in ids for _, ids in model.calls[:2]] == [True, False]  # while its prompt is computed, others go on
+    assert [1 in ids for _, ids in model.calls[:2]] == [True, False]
     assert sum(1 in ids for _, ids in model.calls) == 6
-    assert all(len(ids) == 4 for name, ids in model.calls if name == "decode")
+    assert [len(ids) for name, ids in model.calls if name == "decode"] == [4, 1, 1, 4, 4, 4]
+
+
+@pytest.mark.parametrize("prompt_tokens", [1, 300])
+def test_scheduler_owner_with_many_requests_hardly_delays_another(prompt_tokens: int) -> None:
+    """Though each of them lengthens a step; they go on all the same."""
+    seconds = {}
+    for others in (0, 30):
+        model = FakeBatchModel(max_sequences=16)
+        model.seconds, model.seconds_per_sequence = 0.02, 0.01
+        scheduler = make_scheduler(model)
+        for number in range(100, 100 + others):
+            never = {599: -100.0}
+            prompt = [number] * prompt_tokens
+            scheduler.add(new_generation(prompt, owner="many", max_tokens=1000, logit_bias=never))
+        for _ in range(200):
+            scheduler.step()
+        model.calls.clear()
+        started = model.now
+        scheduler.add(new_generation([1], owner="one", max_tokens=64, logit_bias={599: -100.0}))
+        while sum(1 in ids for _, ids in model.calls) < 64:
+            scheduler.step()
+        seconds[others] = model.now - started
+        beside = [len(ids) for name, ids in model.calls if name == "decode" and 1 in ids and len(ids) > 1]
+        assert bool(beside) == bool(others)
+        assert set(beside) <= {16}
+    assert seconds[30] / seconds[0] < 1 + 1.5 * MAX_SLOWDOWN  # the first step may be a long one
+
+
+def test_scheduler_equal_owners_are_computed_together() -> None:
+    """Nobody waits for an owner who used as much."""
+    model = FakeBatchModel(max_sequences=8)
+    model.seconds, model.seconds_per_sequence = 0.02, 0.01
+    scheduler = make_scheduler(model)
+    for number in range(1, 9):
+        scheduler.add(new_generation([number], owner=f"owner {number}", max_tokens=50, logit_bias={599: -100.0}))
+    run_until_done(scheduler)
+    assert {len(ids) for name, ids in model.calls if name == "decode"} == {8}
 
 
 def test_scheduler_owners_share_a_full_batch() -> None:
