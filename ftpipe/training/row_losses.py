@@ -7,7 +7,6 @@ is one JSON object. It writes JSON lines to standard output: progress, then the 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -19,6 +18,7 @@ from ftpipe.atomic_files import read_json
 from ftpipe.errors import FtpipeError, MissingExtraError
 from ftpipe.modeling.base_facts import BaseFacts
 from ftpipe.modeling.device import DeviceConfig, select_device, use_passive_omp_wait
+from ftpipe.process_priority import lower_priority
 from ftpipe.training.batching import REFUSE_BAD_ROWS, BadRows
 from ftpipe.training.hyperparameters import DEFAULT_CONTEXT
 from ftpipe.training.job_directory import JobDirectory
@@ -159,7 +159,7 @@ def write(row: Mapping[str, Any]) -> None:
 def main(arguments: list[str]) -> int:
     """Compute the losses that the argument requests; 0 if all rows were written, 1 after an error."""
     use_passive_omp_wait()
-    os.nice(NICE)
+    lower_priority(NICE)
     try:
         rows = score_models(
             ScoringRequest.from_json(arguments[0]), lambda done, total: write({"done": done, "total": total})

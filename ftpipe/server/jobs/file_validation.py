@@ -8,7 +8,6 @@ valid. If the job skips bad rows, they are no error, and are written to ``bad_ro
 from __future__ import annotations
 
 import json
-import os
 import resource
 import sys
 from collections import Counter
@@ -28,8 +27,6 @@ MAX_NAMED_ISSUES = 20
 """Issues that an error message names; the rest is counted."""
 IGNORED_RULE_FAMILIES = ("FT7", "FT8", "FT9")
 """Families about cost, quality and privacy: advice for the owner, not a reason to refuse a job."""
-NICE = 5
-"""Requests come first if both need the processor."""
 TOO_FEW_EXAMPLES = "FT112"
 """The rule whose finding has an error code for itself in the API."""
 
@@ -164,7 +161,6 @@ def limit_process(max_memory_bytes: int, max_cpu_seconds: int) -> None:
     for name, limit in ((resource.RLIMIT_AS, max_memory_bytes), (resource.RLIMIT_CPU, max_cpu_seconds)):
         with suppress(OSError, ValueError):  # a system that does not have this limit
             resource.setrlimit(name, (limit, limit))
-    os.nice(NICE)
     with suppress(OSError):  # not Linux
         # If memory runs out, the system ends this process, and not the server.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")

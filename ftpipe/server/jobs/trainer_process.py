@@ -20,9 +20,11 @@ import psutil
 
 from ftpipe.atomic_files import read_json, write_json
 from ftpipe.child_environment import child_environment, python_path
+from ftpipe.process_priority import lower_priority
 from ftpipe.training.job_directory import JobDirectory
 
 NICE = 5
+"""Requests come first if both need the processor."""
 KILL_AFTER_SECONDS = 3.0
 """Seconds between SIGTERM and SIGKILL."""
 
@@ -120,9 +122,7 @@ def start(command: tuple[str, ...], directory: JobDirectory, *, downloads: bool 
             )
     finally:
         os.close(handle)
-    with suppress(psutil.Error, OSError):
-        # Requests come first if both need the processor.
-        psutil.Process(process.pid).nice(NICE)
+    lower_priority(NICE, process.pid)
     write_json(directory.process_file, {"pid": process.pid, "created": _created(process.pid)}, mode=0o600)
     return TrainerProcess(directory, process.pid, process, oom_kills_before=oom_kills)
 

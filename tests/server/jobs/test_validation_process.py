@@ -138,6 +138,7 @@ def test_validation_of_a_cancelled_job_is_ended(tmp_path: Path) -> None:
         ("import os; os._exit(3)", "it ended with exit code 3"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "it was ended by SIGKILL"),
         ("import os, signal; os.kill(os.getpid(), 40)", "it was ended by signal 40"),
+        ("import os\nwhile os.nice(0) < 5: pass\nos._exit(3)", "it ended with exit code 3"),
         ("import os; os._exit(71)", "it needed more than 8 GiB of memory"),
         ("import sys; open(sys.argv[1], 'w').write('{\"code')", "it ended with exit code 0"),
     ],
