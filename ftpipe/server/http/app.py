@@ -37,7 +37,12 @@ def create_app(context: ServerContext) -> Starlette:
     return Starlette(
         routes=RouteTable(context).routes(),
         middleware=[
-            Middleware(RequestGuardMiddleware, host_policy=context.host_policy, metrics=context.metrics),
+            Middleware(
+                RequestGuardMiddleware,
+                host_policy=context.host_policy,
+                api_keys=context.api_keys,
+                metrics=context.metrics,
+            ),
             *_cors(context),
             Middleware(UrlMiddleware),
         ],

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
+from collections import deque
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ftpipe.server.auth import HostPolicy
+from ftpipe.server.auth import ApiKeys, HostPolicy
 from ftpipe.server.metrics import ServerMetrics
 from ftpipe.server.protocol import ApiError
 
@@ -20,17 +22,52 @@ ROUTE_SCOPE_KEY = "ftpipe.route"
 """Key of the scope under which a route stores its path, for the access log."""
 
 
+class OwnerTurns:
+    """Begins one request of each owner in an iteration of the event loop.
+
+    If many clients of one owner connect at the same moment, those of others do not wait until all of them have been
+    read and answered: with 100 connections at once, these waited 0.2 to 0.5 s (two CPU cores, 2026-11-29).
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+
+    async def wait(self, owner: str) -> None:
+        """Wait for the turn of a request."""
+        loop = asyncio.get_running_loop()
+        if owner not in self._waiting:
+            self._waiting[owner] = deque()
+            loop.call_soon(self._next, owner)
+            return
+        future: asyncio.Future[None] = loop.create_future()
+        self._waiting[owner].append(future)
+        await future
+
+    def _next(self, owner: str) -> None:
+        futures = self._waiting[owner]
+        while futures:
+            future = futures.popleft()
+            if not future.done():  # its request was not cancelled
+                future.set_result(None)
+                asyncio.get_running_loop().call_soon(self._next, owner)
+                return
+        del self._waiting[owner]
+
+
 class RequestGuardMiddleware:
     """Refuses requests from web pages, of unclear length and with compressed bodies, and logs every request.
 
     Args:
         app: The application behind it.
         host_policy: Which Host and Origin headers are allowed.
+        api_keys: The owners of keys.
         metrics: Counts the requests.
     """
 
-    def __init__(self, app: ASGIApp, host_policy: HostPolicy, metrics: ServerMetrics) -> None:
+    def __init__(self, app: ASGIApp, host_policy: HostPolicy, api_keys: ApiKeys, metrics: ServerMetrics) -> None:
         self._app = app
+        self._api_keys = api_keys
+        self._turns = OwnerTurns()
         self._metrics = metrics
         self._host_policy = host_policy
 
@@ -58,6 +95,7 @@ class RequestGuardMiddleware:
             close = {"connection": "close"} if has_two_lengths else None
             await JSONResponse(exc.body, exc.status, close)(scope, receive, entry.send)
         else:
+            await self._turns.wait(self._api_keys.owner_or_empty(headers))
             await self._app(scope, receive, entry.send)
         finally:
             entry.log()

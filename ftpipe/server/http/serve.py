@@ -21,6 +21,7 @@ import ftpipe
 from ftpipe.atomic_files import read_json, write_json
 from ftpipe.errors import LockedError
 from ftpipe.paths import data_dir_option
+from ftpipe.process_priority import switch_threads_often
 from ftpipe.server.auth import load_api_keys, require_keys_if_exposed
 from ftpipe.server.cancellation import ActiveRequests
 from ftpipe.server.http.app import create_app
@@ -97,6 +98,7 @@ def serve(
     """
     os.umask(0o077)
     limit_malloc_arenas()
+    switch_threads_often()
     require_keys_if_exposed(settings.host, settings.allowed_origins, load_api_keys(settings.api_key_file))
     data_dir = DataDirectory(settings.data_dir.expanduser().absolute())
     data_dir.prepare()

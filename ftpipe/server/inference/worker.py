@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +28,7 @@ from ftpipe.inference.detokenizer import Delta
 from ftpipe.inference.engine import Engine
 from ftpipe.inference.request import GenerationRequest
 from ftpipe.modeling.device import use_passive_omp_wait
+from ftpipe.process_priority import switch_threads_often
 from ftpipe.server.inference.messages import Command, ErrorInfo, Event, Generation, decode_command, encode_events
 from ftpipe.server.memory import (
     RELEASE_SECONDS,
@@ -59,6 +60,9 @@ class EngineOptions:
 
 
 _OPTIONS = TypeAdapter(EngineOptions)
+MAX_THREADS = 10_000
+"""Far more than the answers that the server requests at the same time: no answer waits for a thread. Threads are used
+again, because to start one takes a third of the time for an answer whose client leaves at once."""
 
 
 class LoadedEngine(Protocol):
@@ -125,6 +129,7 @@ class Worker:
         self._answers: dict[int, _RunningAnswer] = {}
         self._events: list[Event] = []
         self._has_events = threading.Condition()
+        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="answer")
         self._engine = build_engine(lambda line: self._send(Event(status=line)), self._on_loaded)
 
     def run(self) -> None:
@@ -139,8 +144,7 @@ class Worker:
             self._engine.load(command.load).add_done_callback(partial(self._on_load_done, command.id))
         elif command.generate is not None:
             answer = self._answers[command.id] = _RunningAnswer(command.generate.max_ahead)
-            arguments = (command.id, command.generate, answer)
-            threading.Thread(target=self._generate, args=arguments, name="answer", daemon=True).start()
+            self._threads.submit(self._generate, command.id, command.generate, answer)
         elif (running := self._answers.get(command.id)) is not None:
             if command.cancel:
                 running.cancel()
@@ -217,6 +221,7 @@ def run(descriptor: int, build_engine: BuildEngine) -> None:
         build_engine: Builds the engine.
     """
     limit_malloc_arenas()
+    switch_threads_often()
     os.set_inheritable(descriptor, False)
     threading.Thread(target=_release_memory_regularly, name="release-memory", daemon=True).start()
     try:
