@@ -110,6 +110,7 @@ class Server(Connections):
 
     def __init__(self, folder: Path, *, context_tokens: int = 512) -> None:
         self.data_dir = folder / "data"
+        self.inference: psutil.Process | None = None
         keys = {owner: secrets.token_hex(16) for owner in ("honest", "hostile")}
         key_file = folder / "keys"
         key_file.write_text("".join(f"{owner}:{key}\n" for owner, key in keys.items()), encoding="utf-8")
@@ -128,10 +129,12 @@ class Server(Connections):
         port = json.loads((self.data_dir / "server.json").read_text(encoding="utf-8"))["port"]
         super().__init__(int(port), keys)
 
-    def rss_mb(self) -> float:
-        """Memory of the server's process and of its inference process."""
+    def rss_mb(self) -> tuple[float, float]:
+        """Memory of the server's process, and of its inference process, which runs from the first chat on."""
         server = psutil.Process(self.process.pid)
-        return sum(map(_rss_mb, [server, *(child for child in server.children() if _is_inference(child))]))
+        if self.inference is None or not self.inference.is_running():  # a search takes time from the honest clients
+            self.inference = next((child for child in server.children() if _is_inference(child)), None)
+        return _rss_mb(server), 0.0 if self.inference is None else _rss_mb(self.inference)
 
 
 def _is_inference(process: psutil.Process) -> bool:
@@ -238,7 +241,7 @@ class Soak:
         self.latencies: dict[bool, list[float]] = {False: [], True: []}
         self.statuses: dict[str, Counter[str]] = {"honest": Counter(), "hostile": Counter()}
         self.files: dict[str, str] = {}
-        self.rss: list[tuple[float, float]] = []
+        self.rss: list[tuple[float, float, float]] = []
 
     def run(self, seconds: float) -> None:
         """Honest clients alone, then with the hostile ones."""
@@ -298,7 +301,7 @@ class Soak:
         """Read the server's memory now and then."""
         started_at = time.monotonic()
         while not self.stop.wait(5):
-            self.rss.append((time.monotonic() - started_at, self.server.rss_mb()))
+            self.rss.append((time.monotonic() - started_at, *self.server.rss_mb()))
 
     def lost_files(self) -> list[str]:
         """Honest files that are not there any more, or have other content."""
@@ -322,8 +325,9 @@ class Soak:
         if len(p95) == 2:
             yield f"p95 under attack / alone: {p95[True] / p95[False]:.2f}"
         for share in (0.1, QUIET_SHARE, 0.4, 0.6, 0.8, 1.0) if self.rss else ():
-            at, megabytes = self.rss[max(0, int(len(self.rss) * share) - 1)]
-            yield f"memory after {at:5.0f} s: {megabytes:.0f} MB"
+            at, server, inference = self.rss[max(0, int(len(self.rss) * share) - 1)]
+            total = server + inference
+            yield f"memory after {at:5.0f} s: {total:.0f} MB (server {server:.0f}, inference process {inference:.0f})"
         if not self.has_stalled.is_set():
             lost = self.lost_files()
             yield f"honest files: {len(self.files)}, lost: {len(lost)} {lost or ''}"
