@@ -222,7 +222,8 @@ class Decoder:
 
         def linear(rows: torch.Tensor, number: int, name: str) -> torch.Tensor:
             rows = rows.to(weights.dtype)
-            return adapters.add_to(weights.layers[number].fused[name](rows), rows, (number, name))
+            output = weights.layers[number].fused[name](rows)
+            return adapters.add_to(output, rows, (number, name)) if adapters.parts else output
 
         hidden = weights.embeddings[torch.tensor(ids + padding, device=self._device)].float()
         for number, layer in enumerate(weights.layers):
@@ -238,7 +239,7 @@ class Decoder:
         import torch
 
         weights, heads = self._weights, self._heads
-        split = qkv.view(len(qkv), -1, weights.head_size)
+        split = qkv.view(qkv.shape[0], -1, weights.head_size)
         turned = split[:, : heads.queries + heads.keys].float()
         if layer.query_norm is not None and layer.key_norm is not None:
             queries = self._norm(turned[:, : heads.queries], layer.query_norm)

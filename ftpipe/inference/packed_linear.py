@@ -43,7 +43,7 @@ def has_int8_kernels() -> bool:
 def _pack_float(weight: torch.Tensor, bias: torch.Tensor | None, precision: Precision) -> PackedLinear:
     """One row is computed as two: for a row alone oneDNN adds up in another order if there are many inputs."""
     linear = _pack_float_rows(weight, bias, precision)
-    return lambda rows: linear(rows) if len(rows) > 1 else linear(rows.expand(2, -1))[:1]
+    return lambda rows: linear(rows) if rows.shape[0] > 1 else linear(rows.expand(2, -1))[:1]
 
 
 def _pack_float_rows(weight: torch.Tensor, bias: torch.Tensor | None, precision: Precision) -> PackedLinear:
@@ -61,7 +61,7 @@ def _pack_float_rows(weight: torch.Tensor, bias: torch.Tensor | None, precision:
         return lambda rows: functional.linear(rows.to(dtype), weight, bias)
     try:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-        linear = torch.ops.mkldnn._linear_pointwise
+        linear = torch.ops.mkldnn._linear_pointwise.default
         linear(weight[:1], packed, bias, "none", [], "")
     except (AttributeError, RuntimeError):  # a torch without these operators, or a processor without bfloat16
         return lambda rows: functional.linear(rows.to(dtype), weight, bias)
@@ -77,7 +77,8 @@ def _pack_int8(weight: torch.Tensor, bias: torch.Tensor | None) -> PackedLinear:
     import torch
 
     quantized = torch.ops.quantized
-    inputs = weight.shape[1]
+    multiply = quantized.linear_dynamic.default
+    ends = torch.tensor([[1.0, -1.0]])
     wide = torch.nn.functional.pad(weight.detach().float(), (0, 2))
     scales = (wide.abs().amax(1) / 127).clamp_min(1e-12).double()
     zero_points = torch.zeros(len(wide), dtype=torch.long)
@@ -90,11 +91,8 @@ def _pack_int8(weight: torch.Tensor, bias: torch.Tensor | None) -> PackedLinear:
 
     def linear(rows: torch.Tensor) -> torch.Tensor:
         largest = rows.abs().amax(-1, keepdim=True).clamp_min_(1e-12)
-        scaled = rows.new_empty(len(rows), inputs + 2)
-        torch.div(rows, largest, out=scaled[:, :inputs])
-        scaled[:, inputs] = 1.0
-        scaled[:, inputs + 1] = -1.0
-        result: torch.Tensor = quantized.linear_dynamic(scaled, packed, reduce_range)
+        scaled = torch.cat((rows / largest, ends.expand(rows.shape[0], 2)), 1)
+        result: torch.Tensor = multiply(scaled, packed, reduce_range)
         result *= largest
         return result if float_bias is None else result.add_(float_bias)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     import torch
 
-PREFIX_BLOCK_TOKENS = 32
+PREFIX_BLOCK_TOKENS = 16
 """Prompts share whole blocks, counted from the first token. Attention to a prompt is computed block by block, so that
 a block has the same keys and values whether it is computed or taken from the cache."""
 

@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 
 ATTENTION_MULTIPLE = 64
 """Attention of a batch covers a multiple of so many positions; what is behind a sequence's end is masked."""
+DECODE_QUERY_MULTIPLE = 8
+"""Attention of tokens of answers is computed for a multiple of so many rows of queries.
+
+Torch gives each thread a part of one buffer, whose size depends on the rows, up to 32 of them. If such a part does not
+begin at a multiple of 64 bytes, sums are added up in another order, and which thread computes a sequence depends on the
+others: with three rows and two threads, 3 of 11,200 results had another last digit, and 3 of 208 answers were others;
+with eight rows none of 11,200 (torch 2.13, an AMD EPYC, 2026-11-29).
+"""
+MIN_PROMPT_QUERIES = 32
+"""The same for prompts, whose number of positions is any."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +122,10 @@ class _BlockAttention:
             self._rows = (first[:, None] + torch.arange(self._count, device=tensor.device)).flatten()
         is_later = torch.ones(self._count, block.end, dtype=torch.bool, device=tensor.device).triu(block.start + 1)
         mask = torch.zeros(is_later.shape, dtype=tensor.dtype, device=tensor.device)
-        self._mask = mask.masked_fill_(is_later, float("-inf")).repeat(heads.shared, 1)
+        self._extra_rows = max(0, MIN_PROMPT_QUERIES - heads.shared * self._count)
+        self._mask = torch.nn.functional.pad(
+            mask.masked_fill_(is_later, float("-inf")).repeat(heads.shared, 1), (0, 0, 0, self._extra_rows)
+        )
 
     def attend(self, layer: int, rows: torch.Tensor, output: torch.Tensor) -> None:
         import torch
@@ -124,10 +137,12 @@ class _BlockAttention:
         stored[:, self._slots, :, self._start : self._end] = pairs
         keys, values = stored[:, self._slots, :, : self._end]
         queries = new[:, :, : heads.queries].unflatten(2, (heads.keys, heads.shared)).permute(0, 2, 3, 1, 4)
-        result = torch.nn.functional.scaled_dot_product_attention(
-            queries.reshape(sequences, heads.keys, -1, size), keys, values, attn_mask=self._mask
+        rows_of_keys = torch.nn.functional.pad(
+            queries.reshape(sequences, heads.keys, -1, size), (0, 0, 0, self._extra_rows)
         )
-        by_token = result.view(sequences, heads.queries, count, size).transpose(1, 2)
+        result = torch.nn.functional.scaled_dot_product_attention(rows_of_keys, keys, values, attn_mask=self._mask)
+        result = result[:, :, : heads.shared * count]
+        by_token = result.reshape(sequences, heads.queries, count, size).transpose(1, 2)
         output[self._rows] = by_token.reshape(-1, heads.queries, size)
 
 
@@ -185,7 +200,8 @@ class _DecodeGroup:
         self._covered = min(-(-longest // ATTENTION_MULTIPLE) * ATTENTION_MULTIPLE, pool.capacity)
         is_behind = torch.arange(self._covered, device=device)[None] > lengths[:, None]
         mask = torch.zeros(is_behind.shape, dtype=tensor.dtype, device=device).masked_fill_(is_behind, float("-inf"))
-        self._mask = mask[:, None, None].expand(len(sequences), 1, heads.shared, self._covered)
+        self._extra_rows = -heads.shared % DECODE_QUERY_MULTIPLE
+        self._mask = mask[:, None, None].expand(len(sequences), 1, heads.shared + self._extra_rows, self._covered)
 
     def attend(self, layer: int, rows: torch.Tensor) -> torch.Tensor:
         import torch
@@ -195,5 +211,6 @@ class _DecodeGroup:
         stored.view(-1, size).index_copy_(0, self._rows, rows[:, heads.queries :].reshape(-1, size))
         keys, values = stored[:, :count, :, : self._covered]
         queries = rows[:, : heads.queries].unflatten(1, (heads.keys, heads.shared))
+        queries = torch.nn.functional.pad(queries, (0, 0, 0, self._extra_rows))
         output = torch.nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=self._mask)
-        return output.reshape(count, -1)
+        return output[:, :, : heads.shared].reshape(count, -1)

@@ -357,3 +357,28 @@ def test_decoder_sequences_outgrow_their_slots_and_leave_in_any_order(base: Path
     for number, (prompt, tokens) in enumerate(requests):
         assert answers[number] == run_alone(alone, None, prompt, tokens=tokens)
     assert decoder.slots.bytes == 0
+
+
+def test_decoder_attention_has_rows_that_keep_buffers_of_threads_aligned(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer would depend on the thread that computes it, and so on the others in its batch."""
+    import torch
+
+    rows: list[int] = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def record(queries: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        rows.append(queries.shape[2])
+        return attend(queries, *arguments, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", record)
+    model = make_decoder(base)
+    sequence = model.open_sequence(None, [*range(1, PREFIX_BLOCK_TOKENS + 2)], PREFIX_BLOCK_TOKENS + 3)
+    model.prefill([sequence])
+    assert rows
+    assert min(rows) >= 32
+    rows.clear()
+    model.decode([sequence], [5])
+    assert rows
+    assert not any(count % 8 for count in rows)

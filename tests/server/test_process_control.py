@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import stat
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+import httpx2
 import psutil
 import pytest
 
@@ -73,6 +75,29 @@ def test_control_status_of_killed_server_is_not_running(server: ServerProcess) -
     server.kill()
     assert (server.data_dir / "server.json").exists()
     assert status(server.data_dir).running is False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["/chat/completions", "/responses"])
+def test_serve_killed_while_it_streams_is_an_error_to_the_client(tmp_path: Path, path: str) -> None:
+    """The answer does not look complete, and the next server on the same folder answers."""
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    server = ServerProcess(data_dir, answer_words=100_000)
+    server.start()
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}], "input": "hi", "stream": True}
+    del body["input" if "chat" in path else "messages"]
+    with httpx2.stream("POST", server.note["base_url"] + path, json=body, timeout=60) as answer:
+        lines = answer.iter_lines()
+        assert next(lines)
+        server.kill()
+        with pytest.raises(httpx2.TransportError):
+            list(lines)
+    server.changes = {}
+    server.start()
+    answer_text = json.dumps(server.call(path, body | {"stream": False}))
+    server.stop()
+    assert "hello there friend" in answer_text
 
 
 def test_serve_refuses_second_server_on_data_dir(server: ServerProcess) -> None:

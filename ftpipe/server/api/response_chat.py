@@ -73,6 +73,7 @@ def _sampling_fields(create: CreateResponse) -> dict[str, Any]:
         "top_logprobs": create.top_logprobs if create.has_logprobs else None,
         "user": create.user,
         "safety_identifier": create.safety_identifier,
+        "service_tier": create.service_tier,
     }
 
 
@@ -205,7 +206,7 @@ def response_head(response_id: str, create: CreateResponse, model: str) -> dict[
         "prompt_cache_key": create.prompt_cache_key,
         "reasoning": {"effort": None, "summary": None},
         "safety_identifier": create.safety_identifier,
-        "service_tier": "default",
+        "service_tier": "flex" if create.service_tier == "flex" else "default",
         "temperature": 1.0 if create.temperature is None else create.temperature,
         "text": {"format": text_format, "verbosity": (text and text.verbosity) or "medium"},
         "tool_choice": create.tool_choice or "auto",

@@ -135,6 +135,7 @@ class CreateResponse(ConversationRequest):
     context_management: list[dict[str, Any]] | None = None
     moderation: Any = None
     prompt: Any = None
+    service_tier: Any = None
     # Hints that cannot change the answer: accepted, without effect here.
     access_programs: Any = None
     background_options: Any = None
@@ -145,7 +146,6 @@ class CreateResponse(ConversationRequest):
     prompt_cache_options: Any = None
     prompt_cache_retention: Any = None
     safety_identifier: Annotated[str, StringConstraints(max_length=64)] | None = None
-    service_tier: Any = None
     user: Text | None = None
 
     @property

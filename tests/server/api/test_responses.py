@@ -79,6 +79,18 @@ def test_response_has_text_status_and_usage(client: TestClient, engine: FakeEngi
     assert request.messages == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
 
 
+@pytest.mark.parametrize("is_streamed", [False, True])
+@pytest.mark.parametrize(("tier", "priority"), [("flex", "batch"), ("auto", "interactive"), (None, "interactive")])
+def test_response_of_flex_tier_can_wait(
+    client: TestClient, engine: FakeEngine, tier: str | None, priority: str, *, is_streamed: bool
+) -> None:
+    body = {"model": MODEL, "input": "hi", "service_tier": tier, "stream": is_streamed}
+    answer = client.post("/v1/responses", json=body)
+    assert answer.status_code == 200, answer.text
+    assert f'"service_tier":"{"flex" if tier == "flex" else "default"}"' in answer.text.replace(": ", ":")
+    assert [request.priority for request in engine.requests] == [priority]
+
+
 def test_response_stream_has_all_events_in_order(client: TestClient) -> None:
     events = stream(client)
     assert [event["type"].removeprefix("response.") for event in events] == [

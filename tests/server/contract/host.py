@@ -18,9 +18,12 @@ def main(data_dir: str, port: str, changes: str = "{}") -> None:
     options = json.loads(changes)
     if "api_key_file" in options:
         options["api_key_file"] = Path(options["api_key_file"])
+    engine = FakeEngine()
+    if "answer_words" in options:
+        engine.text = "word " * options.pop("answer_words")
     settings = ServeSettings(data_dir=Path(data_dir), port=int(port), trainer_command=FAKE_TRAINER, **options)
     bases = FakeBaseModels(substitutes=settings.substitute_models)
-    serve(settings, partial(build_context, engine=FakeEngine(), base_models=bases))
+    serve(settings, partial(build_context, engine=engine, base_models=bases))
 
 
 if __name__ == "__main__":
