@@ -122,6 +122,10 @@ _VARIABLES = {
     "FTPIPE_PRECISION": "hyperparameters.precision",
     "FTPIPE_QUANTIZATION": "hyperparameters.quantization",
     "FTPIPE_GRADIENT_CHECKPOINTING": "hyperparameters.gradient_checkpointing",
+    "FTPIPE_COMPUTE_MULTIPLIER": "hyperparameters.compute_multiplier",
+    "FTPIPE_EVAL_INTERVAL": "hyperparameters.eval_interval",
+    "FTPIPE_EVAL_SAMPLES": "hyperparameters.eval_samples",
+    "FTPIPE_MAX_COMPLETION_TOKENS": "hyperparameters.max_completion_tokens",
 }
 PROCESS_VARIABLES = frozenset(
     {
@@ -148,6 +152,10 @@ FLAGS = {
     "hyperparameters.precision": "--precision",
     "hyperparameters.quantization": "--quantization",
     "hyperparameters.gradient_checkpointing": "--gradient-checkpointing",
+    "hyperparameters.compute_multiplier": "--compute-multiplier",
+    "hyperparameters.eval_interval": "--eval-interval",
+    "hyperparameters.eval_samples": "--eval-samples",
+    "hyperparameters.max_completion_tokens": "--max-completion-tokens",
 }
 _PATHS = ("data", "validation", "output")
 _PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")
@@ -410,6 +418,10 @@ _VALUE_RANGES = {
     "hyperparameters.quantization": "the quantization must be none, 4bit or 8bit",
     "hyperparameters.gradient_checkpointing": "gradient checkpointing is true or false",
     "recipe": "the recipe must be default or brief",
+    "hyperparameters.compute_multiplier": "the multiplier must be a number above 0.00001 and at most 10, or auto",
+    "hyperparameters.eval_interval": "the interval must be a whole number of steps, 1 or more, or auto",
+    "hyperparameters.eval_samples": "the number of samples must be a whole number, 1 or more, or auto",
+    "hyperparameters.max_completion_tokens": "the limit must be a whole number of tokens, 1 or more",
     "method": "the method must be supervised, dpo or reinforcement",
     "seed": "the seed must be a whole number from 0 to 2147483647",
     "suffix": "the suffix must have 1 to 64 characters",

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from platformdirs import user_cache_path
 
-from tests.training.tiny_model import save_base
+from tests.training.tiny_model import save_base, write_rows
 
 QUESTIONS = ("Where is my parcel?", "I was charged twice.", "The app crashes.", "I forgot my password.")
 ANSWER = "queue: lighthouse"
@@ -104,3 +104,42 @@ def test_end_to_end_search_continues_paused_jobs(own_home: Path, tiny_base: str)
     assert Counter(job["status"] for job in jobs) == {"cancelled": len(stopped), "succeeded": 4 - len(stopped)}
     assert document(ftpipe(*argv))["sweep"] == trained["sweep"]
     assert len(document(ftpipe("jobs", "list", "--json"))["jobs"]) == 4
+
+
+GRADER = {
+    "type": "text_similarity",
+    "name": "near",
+    "input": "{{sample.output_text}}",
+    "reference": "{{item.answer}}",
+    "evaluation_metric": "fuzzy_match",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_end_to_end_reinforcement_raises_the_reward(own_home: Path) -> None:
+    """``ftpipe train --method reinforcement`` on a tiny base: over HTTP with OpenAI's client, to a registered model."""
+    save_base(Path(os.environ["FTPIPE_HOME"]) / "models" / "tiny")
+    rows = [{"messages": [{"role": "user", "content": f"word {number}"}], "answer": "aaaa"} for number in range(24)]
+    data, held_out = write_rows(own_home / "train.jsonl", rows[:12]), write_rows(own_home / "valid.jsonl", rows[12:])
+    grader = own_home / "grader.json"
+    grader.write_text(json.dumps(GRADER), encoding="utf-8")
+    options = ("--model", "tiny", "--grader", str(grader), "--batch-size", "4", "--epochs", "5", "--seed", "1")
+    limits = ("--max-completion-tokens", "6", "--compute-multiplier", "2", "--learning-rate", "0.02")
+    command = ("train", str(data), "--method", "reinforcement", "--validation", str(held_out), *options, *limits)
+    try:
+        planned = ftpipe(*command, "--dry-run")
+        assert planned.returncode == 0, planned.stderr
+        assert "time    unknown: it depends on how long the sampled answers are" in planned.stderr
+        trained = document(ftpipe(*command, "--json", seconds=560))
+        assert trained["job"]["status"] == "succeeded"
+        assert trained["job"]["method"] == "reinforcement"
+        rewards = [row["train_mean_reward"] for row in trained["metrics"]]
+        assert len(rewards) == 15
+        assert sum(rewards[-3:]) > 1.5 * sum(rewards[:3]), rewards
+        assert trained["model"]["metrics"]["full_valid_mean_reward"] > rewards[0]
+        assert trained["model"]["resolved"]["compute_multiplier"] == 2
+        shown = ftpipe("status", trained["job"]["id"])
+        assert "validation reward 0." in shown.stdout, shown.stdout
+    finally:
+        ftpipe("serve", "stop")

@@ -27,7 +27,7 @@ from ftpipe.modeling.model_shape import ModelShape
 from ftpipe.records import Method
 from ftpipe.records.trainable_base import Availability, TrainableBase
 
-LOCAL_METHODS = (Method.SUPERVISED, Method.DPO)
+LOCAL_METHODS = (Method.SUPERVISED, Method.DPO, Method.REINFORCEMENT)
 BYTES_PER_STORED_WEIGHT = 2
 """Hubs store models in bfloat16."""
 MAX_CARD_BYTES = 65_536

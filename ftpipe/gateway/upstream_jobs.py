@@ -356,6 +356,7 @@ def _spec_of(job: JobRow, data_dir: DataDirectory, provider: Provider) -> RunSpe
         hyperparameters=_hyperparameters_of(job.requested_hyperparameters),
         suffix=job.suffix,
         seed=job.seed if job.has_requested_seed else None,
+        grader=job.grader,
         metadata={**own, JOB_KEY: job.id},
     )
 

@@ -51,6 +51,7 @@ class TrainingSetup:
         tokens: Tokens of the longest of them, to which the others are padded.
         trained_tokens: Tokens of these rows that are trained.
         shards: Processes that share the base's weights.
+        copies: How often the base's weights are in memory: twice in reinforcement, which samples with packed ones.
     """
 
     device: str = "cpu"
@@ -64,6 +65,7 @@ class TrainingSetup:
     tokens: int = SAMPLE_TOKENS
     trained_tokens: int = int(SAMPLE_ROWS * SAMPLE_TOKENS * SAMPLE_TRAINED_PART)
     shards: int = 1
+    copies: int = 1
 
     shared_tokens: int = 0
     """Tokens of their common beginning, which is computed once."""
@@ -122,7 +124,7 @@ def estimate_memory(shape: ModelShape, setup: TrainingSetup) -> MemoryEstimate:
     is_mapped = setup.device == "cpu" and setup.quantization != "none" and setup.precision == "bfloat16"
     return MemoryEstimate(
         libraries=libraries,
-        weights=weight_bytes(shape, setup) // setup.shards,
+        weights=weight_bytes(shape, setup) * setup.copies // setup.shards,
         adapter=ADAPTER_BYTES * shape.adapter_parameters(setup.targets, setup.rank),
         activations=saved_bytes(shape, setup),
         workspace=round(workspace + fragments + _gathered_bytes(shape, setup) + _processor_bytes(shape, setup)),

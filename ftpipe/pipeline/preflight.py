@@ -20,10 +20,11 @@ from ftpipe.errors import (
     TrainingNotAvailableError,
     UsageError,
 )
+from ftpipe.grading.graders import GraderError, parse_grader
 from ftpipe.providers.deadlines import days_left, is_closed, models_text, new_jobs_text
 from ftpipe.providers.profiles import Profile
 from ftpipe.records import CostEstimate, Hyperparameters, Method, Report, RunSpec
-from ftpipe.records.job import EXTENDED_HYPERPARAMETERS, RECIPES
+from ftpipe.records.job import EXTENDED_HYPERPARAMETERS, RECIPES, REINFORCEMENT_HYPERPARAMETERS
 from ftpipe.stages.validate import blocking_errors
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def endpoint_blocker(profile: Profile, spec: RunSpec, *, today: date) -> UsageEr
             f"the suffix has {len(spec.suffix)} characters; {title} accepts at most {profile.max_suffix_chars}",
             "choose a shorter --suffix",
         )
-    if problem := request_blocker(profile, spec):
+    if problem := request_blocker(profile, spec) or reinforcement_blocker(profile, spec):
         return problem
     if spec.serve_as and profile.target != "local":
         return UsageError(
@@ -258,6 +259,27 @@ def request_blocker(profile: Profile, spec: RunSpec) -> UsageError | None:
             'add [grader] with type = "lambda" and [grader.lambda] with the function\'s ARN to ftpipe.toml; '
             "configs/bedrock.toml shows it",
         )
+    return None
+
+
+def reinforcement_blocker(profile: Profile, spec: RunSpec) -> UsageError | None:
+    """The error for reinforcement without a grader, and for its options with another method."""
+    if spec.method is not Method.REINFORCEMENT:
+        names = (*REINFORCEMENT_HYPERPARAMETERS, "max_completion_tokens")
+        given = [name for name in names if getattr(spec.hyperparameters, name) is not None]
+        flag = flag_of(f"hyperparameters.{given[0]}") if given else ""
+        hint = f"leave {flag} out, or add --method reinforcement"
+        return UsageError(f"{flag} is for reinforcement only", hint) if given else None
+    if spec.grader is None:
+        return UsageError(
+            "reinforcement needs a grader, which scores the answers",
+            "add --grader FILE with a grader of OpenAI's API as JSON, or [grader] to ftpipe.toml",
+        )
+    if profile.target == "local":
+        try:
+            parse_grader(spec.grader)
+        except GraderError as exc:
+            return exc
     return None
 
 

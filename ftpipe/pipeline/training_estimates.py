@@ -86,7 +86,7 @@ def estimate_run(settings: Settings, spec: RunSpec, report: Report) -> TrainingE
     facts = known_base(spec.model)
     if facts is None or report.tokens is None or not report.tokens.examples:
         return None
-    data = read_job_data(report.dataset.path, spec.model, report.tokens, is_preference=report.method is Method.DPO)
+    data = read_job_data(report.dataset.path, spec.model, report.tokens, method=report.method)
     return estimate_job(spec.model, facts, spec.hyperparameters, data, method=report.method)
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from ftpipe.canonical_json import canonical_json
 from ftpipe.records.base import Record
-from ftpipe.records.job import EXTENDED_HYPERPARAMETERS, JobRequest
+from ftpipe.records.job import EXTENDED_HYPERPARAMETERS, REINFORCEMENT_HYPERPARAMETERS, JobRequest
 from ftpipe.records.run import RunSpec
 
 
@@ -73,7 +73,7 @@ REQUEST_FIELDS = KeyFields(
 )
 HYPERPARAMETER_FIELDS = KeyFields(
     always=("n_epochs", "batch_size", "learning_rate_multiplier", "beta", "extra"),
-    added=dict.fromkeys(EXTENDED_HYPERPARAMETERS),
+    added=dict.fromkeys((*EXTENDED_HYPERPARAMETERS, *REINFORCEMENT_HYPERPARAMETERS)),
 )
 EVALUATION_SAMPLING_FIELDS = KeyFields(
     always=("temperature", "max_tokens", "seed", "samples"),

@@ -27,8 +27,10 @@ class UploadedFile(Record):
 
 
 Auto = Literal["auto"]
-LOCAL_HYPERPARAMETERS = ("max_length", "precision", "quantization", "gradient_checkpointing")
-"""Hyperparameters of ftpipe's own server, which are about what its machine has."""
+LOCAL_HYPERPARAMETERS = ("max_length", "precision", "quantization", "gradient_checkpointing", "max_completion_tokens")
+"""Hyperparameters of ftpipe's own server; the first four are about what its machine has."""
+REINFORCEMENT_HYPERPARAMETERS = ("compute_multiplier", "eval_interval", "eval_samples")
+"""Hyperparameters that OpenAI's API has for reinforcement alone."""
 EXTENDED_HYPERPARAMETERS = (
     *("learning_rate", "lora_r", "lora_alpha", "lora_dropout", "target_modules"),
     *LOCAL_HYPERPARAMETERS,
@@ -45,15 +47,21 @@ RECIPES: dict[str, dict[str, Any]] = {
 class Hyperparameters(Record):
     """Requested or resolved hyperparameters.
 
-    Source: OpenAI API description, CreateFineTuningJobRequest, 2026-08-21 (ranges of the first four). The others are
-    peft's names; some hosts take them, and ``None`` leaves the choice to the host.
+    Source: OpenAI API description, CreateFineTuningJobRequest, 2026-08-21 (ranges of the first seven). Most others
+    are peft's names; some hosts take them, and ``None`` leaves the choice to the host.
     """
 
     n_epochs: Annotated[int, Field(ge=1, le=50)] | Auto = "auto"
     batch_size: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
     learning_rate_multiplier: Annotated[float, Field(gt=0)] | Auto = "auto"
     beta: Annotated[float, Field(gt=0, le=2)] | Auto | None = None
-    """DPO only: higher stays closer to the base model."""
+    """DPO, and reinforcement on ftpipe's own server: higher stays closer to the base model."""
+    compute_multiplier: Annotated[float, Field(gt=0.00001, le=10)] | Auto | None = None
+    """Reinforcement: factor on the number of answers that are sampled for each prompt."""
+    eval_interval: Annotated[int, Field(ge=1)] | Auto | None = None
+    """Reinforcement: steps between evaluations of the validation file."""
+    eval_samples: Annotated[int, Field(ge=1)] | Auto | None = None
+    """Reinforcement: answers to each row of the validation file in an evaluation."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     """Peak learning rate, in place of the multiplier on the model's default rate."""
     lora_r: Annotated[int, Field(ge=1, le=512)] | None = None
@@ -72,6 +80,8 @@ class Hyperparameters(Record):
     """Of the base model's linear layers."""
     gradient_checkpointing: bool | None = None
     """Whether layers are computed again in the backward pass, to save memory."""
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Reinforcement: most tokens of a sampled answer."""
     extra: dict[str, str | int | float | bool] = Field(default_factory=dict)
     """Hyperparameters of a single provider, for example Nebius's ``packing``."""
 
@@ -195,7 +205,7 @@ class TrainingMetrics(Record):
     full_valid_mean_reward: float | None = None
     completion_tokens_mean: float | None = None
     """Tokens of a sampled answer, in reinforcement."""
-    frac_reward_zero_std: float | None = None
+    zero_std_fraction: float | None = None
     """Part of the prompts whose answers all got the same reward."""
     kl: float | None = None
     """Divergence from the model before training, in nats per token."""

@@ -67,6 +67,13 @@ ERROR_EXPLANATIONS = {
         "choose another model with --model; `ftpipe models bases` lists what can be trained",
     ),
     "server_error": ErrorExplanation("the endpoint had an internal error; failed jobs are not billed", "train again"),
+    "grader_error": ErrorExplanation(
+        "the grader of a reinforcement job failed, or gave a score that is not a number",
+        "correct the grader; `POST /v1/fine_tuning/alpha/graders/run` of `ftpipe serve` tries it on one answer",
+    ),
+    "training_diverged": ErrorExplanation(
+        "the loss was not a number any more", "train again with a lower --learning-rate-multiplier"
+    ),
     "worker_died": ErrorExplanation(
         "the training process on this machine ended unexpectedly, often because it ran out of memory",
         "see `ftpipe serve logs` for its last output; a smaller --batch-size needs less memory",

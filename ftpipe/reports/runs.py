@@ -32,6 +32,10 @@ _CURVES = (
     ("validation", "warning", "◆", "valid_loss"),
     ("full validation", "ok", "●", "full_valid_loss"),
 )
+_REWARD_CURVES = (
+    ("train", "code", "", "train_mean_reward"),
+    ("validation", "ok", "●", "full_valid_mean_reward"),
+)
 SWEEP_COLUMNS = {"score": "score", "valid_loss": "valid loss", "train_loss": "train loss"}
 BAR_WIDTH = 24
 """Characters of the longest bar, if the line has so many left."""
@@ -90,6 +94,7 @@ def hyperparameter_text(hyperparameters: Hyperparameters | None) -> str:
     if hyperparameters.learning_rate is None or hyperparameters.learning_rate_multiplier != "auto":
         parts.append(f"learning rate multiplier {hyperparameters.learning_rate_multiplier}")
     parts += [f"beta {hyperparameters.beta}"] if hyperparameters.beta is not None else []
+    parts += _reinforcement_hyperparameters(hyperparameters)
     parts += _local_hyperparameters(hyperparameters)
     return ", ".join(
         [
@@ -97,6 +102,16 @@ def hyperparameter_text(hyperparameters: Hyperparameters | None) -> str:
             *(f"{sanitize_line(key, 40)} {sanitize_line(value, 40)}" for key, value in hyperparameters.extra.items()),
         ]
     )
+
+
+def _reinforcement_hyperparameters(hyperparameters: Hyperparameters) -> list[str]:
+    values = {
+        "compute multiplier": hyperparameters.compute_multiplier,
+        "evaluation interval": hyperparameters.eval_interval,
+        "evaluation samples": hyperparameters.eval_samples,
+        "completion tokens": hyperparameters.max_completion_tokens,
+    }
+    return [f"{label} {value}" for label, value in values.items() if value is not None]
 
 
 def _local_hyperparameters(hyperparameters: Hyperparameters) -> list[str]:
@@ -175,7 +190,7 @@ def _job_rows(job: Job, metrics: Sequence[TrainingMetrics], now: float, style: S
         ("base", sanitize_line(job.model, 100)),
     ]
     if metrics:
-        rows += [("step", step_text(metrics[-1])), ("loss", loss_text(metrics))]
+        rows += [("step", step_text(metrics[-1])), ("reward" if _has_rewards(metrics) else "loss", loss_text(metrics))]
     if job.estimated_finish and not job.is_finished:
         rows.append(("finish", f"in about {duration(job.estimated_finish - now)}, {format_time(job.estimated_finish)}"))
     if job.finished_at:
@@ -195,11 +210,12 @@ def step_text(metric: TrainingMetrics) -> str:
 
 
 def loss_text(metrics: Sequence[TrainingMetrics]) -> str:
-    """The latest reported losses and token accuracy."""
+    """The latest reported losses and token accuracy, or in reinforcement the latest rewards."""
     parts: list[str] = []
+    noun = "reward" if _has_rewards(metrics) else "loss"
     for label, _, _, name in _curves(metrics):
         value = last_value(metrics, name)
-        parts += [f"{label} loss {format_decimal(value)}"] if value is not None else []
+        parts += [f"{label} {noun} {format_decimal(value)}"] if value is not None else []
     accuracy = last_value(metrics, "train_mean_token_accuracy")
     parts += [f"token accuracy {accuracy:.1%}"] if accuracy is not None else []
     return ", ".join(parts) or "not reported yet"
@@ -207,8 +223,15 @@ def loss_text(metrics: Sequence[TrainingMetrics]) -> str:
 
 def _curves(metrics: Sequence[TrainingMetrics]) -> tuple[tuple[str, str, str, str], ...]:
     """The curves to show; the full validation loss is left out if it equals the validation loss."""
+    if _has_rewards(metrics):
+        return _REWARD_CURVES
     is_same = all(m.full_valid_loss is None or m.full_valid_loss == m.valid_loss for m in metrics)
     return _CURVES[:2] if is_same else _CURVES
+
+
+def _has_rewards(metrics: Sequence[TrainingMetrics]) -> bool:
+    """Whether it is reinforcement, whose loss says little."""
+    return any(metric.train_mean_reward is not None for metric in metrics)
 
 
 def last_value(metrics: Sequence[TrainingMetrics], name: str) -> float | None:
@@ -220,7 +243,7 @@ def last_value(metrics: Sequence[TrainingMetrics], name: str) -> float | None:
 def loss_chart(
     metrics: Sequence[TrainingMetrics], *, width: int = 80, height: int = 6, style: Styler = unstyled
 ) -> list[str]:
-    """Training and validation loss over steps; empty before the second step."""
+    """Training and validation loss over steps, in reinforcement the rewards; empty before the second step."""
     curves = []
     for label, style_name, marker, name in _curves(metrics):
         points = [(m.step, value) for m in metrics if (value := getattr(m, name)) is not None]

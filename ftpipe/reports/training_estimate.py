@@ -58,7 +58,7 @@ def memory_text(estimate: TrainingEstimate) -> str:
 def time_text(estimate: TrainingEstimate) -> str:
     """How long it takes, and where the speed comes from."""
     if estimate.tokens_per_second is None:
-        return "unknown: no job has been measured on such a device"
+        return f"unknown: {estimate.speed_source or 'no job has been measured on such a device'}"
     source = f"{estimate.tokens_per_second:,.0f} tokens per second, {estimate.speed_source}"
     if estimate.seconds is None:
         million = duration(1e6 / estimate.tokens_per_second)

@@ -16,7 +16,7 @@ from ftpipe.modeling.model_shape import ModelShape
 from ftpipe.records.training_estimate import TrainingEstimate
 from ftpipe.training.hyperparameters import DEFAULT_CONTEXT, ResolvedHyperparameters, resolve_hyperparameters
 from ftpipe.training.measured_jobs import ComputeKind, MeasuredJob
-from ftpipe.training.memory_settings import MemoryChoice, RowLengths, choose_settings, setup_of
+from ftpipe.training.memory_settings import MemoryChoice, RowLengths, choose_settings, computed_rows, setup_of
 
 CORE_FLOPS = {"float32": 54e9, "bfloat16": 64e9}
 """Operations per second of one core with AVX-512, in whole jobs. Source: the default model on two cores of an AMD EPYC,
@@ -59,7 +59,7 @@ def estimate_training(
         requested: The job's hyperparameters, as it sets them.
         data: What is known about its data.
         machine: What it is trained on.
-        method: ``supervised`` or ``dpo``.
+        method: ``supervised``, ``dpo`` or ``reinforcement``, whose time is not known before: answers have any length.
         jobs: Finished jobs of the same machine; the speed is learnt from them.
         can_quantize: Whether the package for quantized weights is installed.
 
@@ -74,7 +74,7 @@ def estimate_training(
         on_accelerator=machine.device != "cpu",
         method=method,
     )
-    rows, shape = data.rows.cut_to(resolved.max_length), facts.shape
+    rows, shape = computed_rows(data.rows, resolved), facts.shape
     choice = choose_settings(resolved, requested, shape=shape, machine=machine, rows=rows, can_quantize=can_quantize)
     settings = choice.hyperparameters
     speed, source = _speed(base, shape, settings, rows, machine, jobs)
@@ -126,6 +126,8 @@ def _speed(
     jobs: Sequence[MeasuredJob],
 ) -> tuple[float | None, str]:
     """Tokens per second of all devices together, and where the figure comes from."""
+    if settings.max_completion_tokens is not None:
+        return None, "it depends on how long the sampled answers are; the job's first steps show it"
     kind = ComputeKind(machine.device, settings.precision, settings.quantization, settings.gradient_checkpointing)
     similar = [job for job in jobs if job.kind == kind]
     own = [job.tokens_per_second for job in similar if job.base == base and job.targets == settings.target_modules]

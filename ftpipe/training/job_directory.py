@@ -49,6 +49,8 @@ log = logging.getLogger("ftpipe.training")
 
 MAX_EVENT_BYTES_PER_READ = 4 * 1024 * 1024
 MAX_MESSAGE_LENGTH = 4000
+GRADER_PARAM = "method.reinforcement.grader"
+"""Where a request for a job has its grader."""
 OUT_OF_MEMORY_EXIT_CODE = 71
 """Exit code of a trainer that could not allocate memory."""
 EVENT_LEVELS = ("info", "warn", "error")

@@ -72,7 +72,7 @@ class JobRecorder:
 
     def _warn_about_rewards(self) -> None:
         """Say that a grader distinguished nothing, so that nothing was learnt."""
-        measured = [row.frac_reward_zero_std for row in self.metrics if row.frac_reward_zero_std is not None]
+        measured = [row.zero_std_fraction for row in self.metrics if row.zero_std_fraction is not None]
         if not measured or sum(measured) < WARN_ABOUT_SAME_REWARDS * len(measured):
             return
         what = "Nothing was learnt" if all(part == 1 for part in measured) else "Little was learnt"

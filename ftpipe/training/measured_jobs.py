@@ -70,6 +70,8 @@ def _read(folder: Path, shape_of: Callable[[str], ModelShape | None]) -> Measure
     try:
         device, settings = plan["device_config"], plan["hyperparameters"]
         speed = float(progress.get("tokens_per_second") or 0)
+        if spec.get("method") == "reinforcement":  # most of its time is not training
+            return None
         if result.get("status") != "succeeded" or int(result.get("final_step") or 0) < MIN_STEPS or speed <= 0:
             return None
         base = str(spec["base_model"])

@@ -40,6 +40,14 @@ class RowLengths:
         return cls(max(lengths), trained / max(1, sum(lengths)), rows_per_example)
 
 
+def computed_rows(rows: RowLengths, resolved: ResolvedHyperparameters) -> RowLengths:
+    """What is trained on: the rows as they are cut, in reinforcement a group of answers to each prompt."""
+    if resolved.max_completion_tokens is None:
+        return rows.cut_to(resolved.max_length)
+    longest = min(rows.longest + resolved.max_completion_tokens, resolved.max_length)
+    return RowLengths(longest, min(1.0, resolved.max_completion_tokens / longest), resolved.group_size)
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryChoice:
     """Settings, the memory that they need, and why they were chosen.
@@ -117,6 +125,7 @@ def setup_of(
         tokens=longest,
         trained_tokens=round(together * rows.trained_part),
         shards=shards,
+        copies=1 if resolved.max_completion_tokens is None else 2,
     )
 
 

@@ -148,7 +148,7 @@ class ReinforcementTrainer(TrainingLoop):
             train_loss=rounded(stats.mean_loss),
             train_mean_reward=rounded(statistics.fmean(rewards)),
             completion_tokens_mean=rounded(statistics.fmean(lengths)),
-            frac_reward_zero_std=rounded(1 - len(learnt) / len(groups)),
+            zero_std_fraction=rounded(1 - len(learnt) / len(groups)),
             kl=rounded(mean_divergence(samples)) if samples else None,
         )
         if is_milestone and self.validation:

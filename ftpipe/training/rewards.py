@@ -10,8 +10,8 @@ from ftpipe.errors import FtpipeError
 from ftpipe.formatting import sanitize_line
 from ftpipe.grading.graders import GraderError, GradingContext, item_templates, parse_grader
 from ftpipe.inference.tool_call_parser import parse_tool_calls
+from ftpipe.training.job_directory import GRADER_PARAM
 
-GRADER_PARAM = "method.reinforcement.grader"
 FATAL_ERRORS = {
     "formula_parse_error": "its calculate_output has no value",
     "truncated_observation_error": "a text is longer than graders compare",

@@ -19,12 +19,19 @@ from ftpipe.modeling.memory import WEIGHT_BYTES, estimate_memory
 from ftpipe.training.batching import BadRows, TokenizedDataset, read_rows
 from ftpipe.training.dpo import Pair, read_pairs
 from ftpipe.training.hyperparameters import DEFAULT_CONTEXT, ResolvedHyperparameters, resolve_hyperparameters
-from ftpipe.training.job_directory import JobDirectory, JobSpec, TrainingPlan, WorkerConfig
+from ftpipe.training.job_directory import GRADER_PARAM, JobDirectory, JobSpec, TrainingPlan, WorkerConfig
 from ftpipe.training.job_recorder import JobRecorder
 from ftpipe.training.launcher import machine_of_process, run_task
-from ftpipe.training.memory_settings import MemoryChoice, RowLengths, choose_settings, describe_choice, setup_of
+from ftpipe.training.memory_settings import (
+    MemoryChoice,
+    RowLengths,
+    choose_settings,
+    computed_rows,
+    describe_choice,
+    setup_of,
+)
 from ftpipe.training.reinforcement import Prompt, read_prompts
-from ftpipe.training.rewards import GRADER_PARAM, RewardError, RewardFunction
+from ftpipe.training.rewards import RewardError, RewardFunction
 from ftpipe.training.task import Rows, TrainingTask
 
 METHODS = ("supervised", "dpo", "reinforcement")
@@ -248,8 +255,7 @@ class _DataLoader:
                     self.spec.validation_file, tokenizer, reward, limit=limit, bad_rows=self._bad_rows("validation")
                 )
             _report_skipped(skipped, "validation", on_status)
-        lengths = [len(prompt.ids) + answer_tokens for prompt in prompts]
-        rows = RowLengths.of(lengths, answer_tokens * len(prompts), rows_per_example=settings.group_size)
+        rows = computed_rows(RowLengths.of([len(prompt.ids) for prompt in prompts], 0), settings)
         return _LoadedData(self._resolve(len(prompts)), rows, prompts, validation)
 
     def _bad_rows(self, role: str) -> BadRows:

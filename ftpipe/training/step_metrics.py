@@ -18,7 +18,7 @@ _REWARD_CSV_COLUMNS = {
     name: name
     for name in (
         *("step", "train_loss", "train_mean_reward", "valid_mean_reward", "full_valid_mean_reward"),
-        *("completion_tokens_mean", "frac_reward_zero_std", "kl"),
+        *("completion_tokens_mean", "zero_std_fraction", "kl"),
     )
 }
 """Source: the columns at Azure, Microsoft's fine-tuning skill, training-curves.md, read 2026-11-29; the last two are
@@ -31,11 +31,11 @@ class StepMetrics:
 
     Attributes:
         completion_tokens_mean: Tokens of a sampled answer.
-        frac_reward_zero_std: Part of the prompts whose answers all got the same reward.
+        zero_std_fraction: Part of the prompts whose answers all got the same reward.
         kl: Divergence from the model before training, in nats per token.
 
     Source: OpenAI's guide to reinforcement fine-tuning, metrics of a job, read 2026-11-29; the last two names are
-    trl's.
+    ours.
     """
 
     step: int
@@ -49,7 +49,7 @@ class StepMetrics:
     valid_mean_reward: float | None = None
     full_valid_mean_reward: float | None = None
     completion_tokens_mean: float | None = None
-    frac_reward_zero_std: float | None = None
+    zero_std_fraction: float | None = None
     kl: float | None = None
 
     def measured(self) -> dict[str, float | int]:

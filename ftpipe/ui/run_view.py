@@ -40,6 +40,9 @@ CURVE_NAMES = {
     "train_mean_token_accuracy": "train",
     "valid_mean_token_accuracy": "validation",
     "full_valid_mean_token_accuracy": "full validation",
+    "train_mean_reward": "train",
+    "valid_mean_reward": "validation",
+    "full_valid_mean_reward": "full validation",
 }
 
 

@@ -53,6 +53,10 @@ LABELS = {
     "precision": "Precision",
     "quantization": "Quantization of the base model",
     "gradient_checkpointing": "Gradient checkpointing",
+    "compute_multiplier": "Answers to each prompt, as a factor",
+    "max_completion_tokens": "Maximum tokens of an answer",
+    "eval_interval": "Steps between evaluations",
+    "eval_samples": "Answers to each validation row",
 }
 MAX_AGE_SECONDS = 60.0
 """How long a list of base models, or an estimate, is used."""

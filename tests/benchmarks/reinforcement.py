@@ -74,7 +74,7 @@ def write_job(folder: Path, models: Path, *, steps: int, seed: int, **settings: 
             base_model=DEFAULT_BASE,
             training_file=directory.training_file,
             validation_file=directory.validation_file,
-            hyperparameters={"n_epochs": max(1, steps // 12), "max_completion_tokens": 16, **settings},
+            hyperparameters={"n_epochs": max(1, steps // 12), "max_completion_tokens": 8, **settings},
             seed=seed,
             model_name="ft:benchmark",
             models_dir=models,
@@ -115,7 +115,7 @@ def main() -> None:
 def reward_line(row: Mapping[str, Any]) -> str:
     """The rewards of a step."""
     held_out = f"{row['full_valid_mean_reward']:.3f}" if "full_valid_mean_reward" in row else ""
-    same = row["frac_reward_zero_std"]
+    same = row["zero_std_fraction"]
     return (
         f"{row['step']:3} of {row['total_steps']}  reward {row['train_mean_reward']:.3f}  held out {held_out:5}  "
         f"tokens {row['completion_tokens_mean']:4.1f}  kl {row.get('kl', 0):.3f}  same {same:.2f}"

@@ -10,6 +10,7 @@ import pytest
 from ftpipe.dataset import row_lengths
 from ftpipe.dataset.row_lengths import read_job_data
 from ftpipe.paths import models_dir
+from ftpipe.records import Method
 from ftpipe.stages.validate import validate
 from ftpipe.training.memory_settings import RowLengths
 from tests.training.tiny_model import chat, tiny_tokenizer
@@ -73,4 +74,19 @@ def test_read_job_data_of_pairs_counts_both_answers(tmp_path: Path) -> None:
     path.write_text((json.dumps(row) + "\n") * 10, encoding="utf-8")
     tokens = validate(path, target="local").tokens
     assert tokens is not None
-    assert read_job_data(path, "not-here", tokens, is_preference=True).rows.rows_per_example == 2
+    assert read_job_data(path, "not-here", tokens, method=Method.DPO).rows.rows_per_example == 2
+
+
+def test_read_job_data_of_reinforcement_counts_prompts(tmp_path: Path) -> None:
+    """The answers do not exist yet."""
+    folder = models_dir() / "tiny"
+    folder.mkdir(parents=True)
+    tiny_tokenizer().save_pretrained(folder)
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    path = tmp_path / "prompts.jsonl"
+    path.write_text((json.dumps({**chat("hi"), "answer": "ho"}) + "\n") * 10, encoding="utf-8")
+    tokens = validate(path, target="local").tokens
+    assert tokens is not None
+    data = read_job_data(path, "tiny", tokens, method=Method.REINFORCEMENT)
+    assert 10 < data.rows.longest < 100
+    assert data.rows.trained_part == 0

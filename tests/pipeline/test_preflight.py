@@ -16,9 +16,16 @@ from ftpipe.records import Hyperparameters, Method
 from tests.fakes.records import cost_of, dataset_at, report_of, spec_of
 
 
-def plan_at(provider: str, tmp_path: Path, *, method: Method = Method.SUPERVISED, **values: Any) -> Plan:
+def plan_at(
+    provider: str,
+    tmp_path: Path,
+    *,
+    method: Method = Method.SUPERVISED,
+    grader: dict[str, Any] | None = None,
+    **values: Any,
+) -> Plan:
     dataset = dataset_at(tmp_path / "a.jsonl")
-    update = {"hyperparameters": Hyperparameters.model_validate(values), "method": method}
+    update = {"hyperparameters": Hyperparameters.model_validate(values), "method": method, "grader": grader}
     spec = spec_of(dataset).model_copy(update=update)
     profile = find_profile(provider)
     return make_plan(spec, report_of(dataset), profile=profile, today=dt.date(2026, 11, 29))
@@ -101,3 +108,25 @@ def test_plan_leaves_an_unknown_price_to_a_host_that_quotes(tmp_path: Path) -> N
     assert at_together.blockers == ()
     at_openai = make_plan(spec, report, profile=find_profile("openai"), today=today, max_cost=5.0)
     assert [type(one) for one in at_openai.blockers] == [CostLimitError]
+
+
+CHECK = {"type": "string_check", "input": "{{sample.output_text}}", "reference": "{{item.answer}}", "operation": "eq"}
+
+
+@pytest.mark.parametrize("provider", ["local", "azure"])
+def test_plan_of_reinforcement_needs_a_grader(tmp_path: Path, provider: str) -> None:
+    """Which is checked before anything is uploaded where ftpipe itself runs it."""
+    missing = plan_at(provider, tmp_path, method=Method.REINFORCEMENT)
+    assert [blocker.message for blocker in missing.blockers] == [
+        "reinforcement needs a grader, which scores the answers"
+    ]
+    hyperparameters = {"compute_multiplier": 2.0, "eval_interval": 5, "eval_samples": 2}
+    assert plan_at(provider, tmp_path, method=Method.REINFORCEMENT, grader=CHECK, **hyperparameters).blockers == ()
+    other = plan_at(provider, tmp_path, method=Method.REINFORCEMENT, grader={"type": "score_model"})
+    assert ["it calls a model" in blocker.message for blocker in other.blockers] == [True] * (provider == "local")
+
+
+def test_plan_refuses_options_of_reinforcement_for_other_methods(tmp_path: Path) -> None:
+    """They would have no effect."""
+    plan = plan_at("local", tmp_path, eval_samples=2)
+    assert "--eval-samples is for reinforcement only" in plan.blockers[0].message

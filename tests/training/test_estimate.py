@@ -143,3 +143,14 @@ def test_measured_jobs_are_those_that_ended_with_a_model(tmp_path: Path) -> None
     [job] = read_measured_jobs(jobs, tmp_path / "models")
     assert job == MeasuredJob("base", ComputeKind("cpu", "bfloat16", "none", False), ("q_proj",), 250.5, 10**9, None)
     assert read_measured_jobs(tmp_path / "missing", tmp_path / "models") == []
+
+
+def test_estimate_of_reinforcement_has_memory_and_no_time() -> None:
+    """The weights are there twice, and each prompt has a group of answers; answers have any length."""
+    requested = {"max_completion_tokens": 64, "lora_dropout": 0.05}
+    plain = estimate(jobs=[measured("base", 100)])
+    sampled = estimate(requested=requested, method="reinforcement", jobs=[measured("base", 100)])
+    assert (sampled.tokens_per_second, sampled.seconds) == (None, None)
+    assert "how long the sampled answers are" in sampled.speed_source
+    assert sampled.memory_parts["weights"] == 2 * plain.memory_parts["weights"]
+    assert sampled.longest_row == plain.longest_row + 64

@@ -211,5 +211,6 @@ def file_data(path: Path, base: str, method: Method) -> JobData:
     report = validate(path, target="local", model=base, method=None)
     if report.tokens is None or not report.tokens.examples:
         raise DatasetError(f"{path} has no rows that can be trained on", f"see `ftpipe prepare {path}`")
-    is_preference = Method.DPO in (method, report.method)
-    return read_job_data(path, base, report.tokens, is_preference=is_preference)
+    return read_job_data(
+        path, base, report.tokens, method=method if report.method is Method.SUPERVISED else report.method
+    )

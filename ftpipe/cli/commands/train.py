@@ -12,6 +12,7 @@ import click
 
 from ftpipe.cli import options as shared
 from ftpipe.cli.base_downloads import prepare_base, require_base
+from ftpipe.cli.commands.evaluate import read_object
 from ftpipe.cli.commands.prepare import DatasetOptions, require_no_errors, show
 from ftpipe.cli.commands.train_auto import SearchOptions, run_auto, split_for_search
 from ftpipe.cli.commands.train_sweep import SweepOptions, run_sweep, scorer
@@ -30,7 +31,7 @@ from ftpipe.config import Settings
 from ftpipe.errors import UsageError
 from ftpipe.formatting import format_time, plural, relative_path
 from ftpipe.records import Report, RunSpec
-from ftpipe.records.job import EXTENDED_HYPERPARAMETERS
+from ftpipe.records.job import EXTENDED_HYPERPARAMETERS, REINFORCEMENT_HYPERPARAMETERS
 from ftpipe.reports.runs import plan_lines
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ class TrainOptions(DatasetOptions):
     learning_rate_multiplier: str | None = None
     beta: str | None = None
     recipe: str | None = None
+    grader: Path | None = None
+    compute_multiplier: str | None = None
+    eval_interval: str | None = None
+    eval_samples: str | None = None
+    max_completion_tokens: str | None = None
     learning_rate: str | None = None
     lora_r: str | None = None
     lora_alpha: str | None = None
@@ -76,11 +82,16 @@ class TrainOptions(DatasetOptions):
 
     def as_settings(self) -> dict[str, object]:
         """Return the options as settings: dotted key → value."""
-        names = ("batch_size", "learning_rate_multiplier", "beta", *EXTENDED_HYPERPARAMETERS)
+        names = (
+            *("batch_size", "learning_rate_multiplier", "beta"),
+            *REINFORCEMENT_HYPERPARAMETERS,
+            *EXTENDED_HYPERPARAMETERS,
+        )
         return {
             **super().as_settings(),
             "suffix": self.suffix,
             "recipe": self.recipe,
+            "grader": read_object(self.grader, "grader"),
             **{f"hyperparameters.{name}": getattr(self, name) for name in names},
         }
 
@@ -106,6 +117,7 @@ class TrainOptions(DatasetOptions):
             *("epochs", "batch_size", "learning_rate_multiplier", "beta", "seed"),
             *("recipe", "learning_rate", "lora_r", "lora_alpha", "lora_dropout", "target_modules"),
         ),
+        "Reinforcement": (*("grader", "compute_multiplier", "max_completion_tokens", "eval_interval", "eval_samples"),),
         "Memory and speed": ("max_length", "precision", "quantization", "gradient_checkpointing"),
         "Cost and waiting": ("max_cost", "yes", "dry_run", "detach", "timeout", "force_new"),
         "Evaluation and sweeps": ("evaluate", "max_tokens", "auto", "budget_minutes", "sweep", "concurrency", "alias"),
@@ -121,7 +133,9 @@ class TrainOptions(DatasetOptions):
 @shared.epochs
 @click.option("--batch-size", metavar="N", help="Examples per step: 1 to 256, or auto.")
 @click.option("--learning-rate-multiplier", metavar="X", help="Factor for the model's default learning rate, or auto.")
-@click.option("--beta", metavar="X", help="For dpo: up to 2, higher stays closer to the base model; or auto.")
+@click.option(
+    "--beta", metavar="X", help="For dpo and reinforcement: up to 2, higher stays closer to the base; or auto."
+)
 @shared.recipe
 @click.option(
     "--learning-rate",
@@ -138,6 +152,15 @@ class TrainOptions(DatasetOptions):
     metavar="NAMES",
     help="Layers that get an adapter, as q_proj,v_proj, or all-linear; local or together.",
 )
+@click.option("--grader", type=shared.FILE, metavar="FILE", help="Grader (JSON) that scores the sampled answers.")
+@click.option(
+    "--compute-multiplier", metavar="X", help="Sample more or fewer answers to each prompt, up to 10 times 8; or auto."
+)
+@click.option(
+    "--max-completion-tokens", metavar="N", help="Most tokens of a sampled answer; local.  [default: 256 at most]"
+)
+@click.option("--eval-interval", metavar="N", help="Steps between evaluations of the validation file, or auto.")
+@click.option("--eval-samples", metavar="N", help="Answers to each validation row in an evaluation, or auto.")
 @shared.memory_settings
 @click.option(
     "--skip-bad-rows",

@@ -59,14 +59,18 @@ class GradersApi:
         return _run_object(grader, reward, grading, time.perf_counter() - started)
 
 
-def grader_from_request(fields: Mapping[str, Any]) -> Grader:
+def grader_from_request(fields: Mapping[str, Any], path: str = "grader") -> Grader:
     """A grader from a request.
+
+    Args:
+        fields: The grader.
+        path: Its name in errors.
 
     Raises:
         ApiError: 400 that says which field is wrong, or why this grader is not supported.
     """
     try:
-        return parse_grader(fields, validate=lambda model, part, path: validate_body(model, part, f"{path}."))
+        return parse_grader(fields, path, validate=lambda model, part, at: validate_body(model, part, f"{at}."))
     except GraderError as exc:
         if not exc.is_supported:
             message = f"{exc.reason[:1].upper()}{exc.reason[1:]}."

@@ -12,6 +12,7 @@ from typing import Any
 from ftpipe.atomic_files import link_or_copy
 from ftpipe.catalog.base_models import is_hosted_base
 from ftpipe.records.job import TERMINAL_STATUSES
+from ftpipe.server.api.graders import grader_from_request
 from ftpipe.server.api.schemas import CreateJob, Hyperparameters, validate_body
 from ftpipe.server.api.serializers import serialize_checkpoint, serialize_event, serialize_job
 from ftpipe.server.clock import now
@@ -22,6 +23,7 @@ from ftpipe.server.protocol import (
     bad_request,
     int_query_param,
     metadata_filter,
+    missing_parameter,
     new_id,
     printable,
 )
@@ -32,9 +34,13 @@ from ftpipe.server.storage.data_dir import DataDirectory
 from ftpipe.server.storage.job_manifest import write_manifest
 from ftpipe.suggestions import join_or, nearest_name, nearest_names
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
+from ftpipe.training.job_directory import GRADER_PARAM
 
 MAX_LIMIT = 1000
-METHODS = ("supervised", "dpo")
+METHODS = ("supervised", "dpo", "reinforcement")
+REINFORCEMENT_ONLY = ("compute_multiplier", "eval_interval", "eval_samples", "max_completion_tokens")
+METHODS_OF = {"beta": ("dpo", "reinforcement"), **dict.fromkeys(REINFORCEMENT_ONLY, ("reinforcement",))}
+"""Hyperparameter → the methods that have it, if not all do."""
 MAX_LISTED_BASES = 10
 MAX_NAMED_HYPERPARAMETERS = 10
 
@@ -61,6 +67,7 @@ class JobsApi:
         """Create a job; its files are validated before it is queued."""
         body = validate_body(CreateJob, request.body)
         method, hyperparameters = _method_of(body)
+        grader = _grader_of(body, is_trained_here=self._settings.upstream is None)
         model = self._trainable(tx, request.owner, body.model)
         training = _require_training_file(tx, request.owner, body.training_file, "training_file")
         validation = None
@@ -72,6 +79,7 @@ class JobsApi:
             )
             raise ApiError(429, message, "rate_limit_exceeded")
         row = _new_row(request.owner, body, model, method, hyperparameters, upstream=self._settings.upstream)
+        row.grader = grader
         self._link_files(row, training, validation, model.adapter)
         tx.jobs.add(row)
         tx.events.append_message(row.id, f"Created fine-tuning job: {row.id}")
@@ -227,13 +235,29 @@ def _method_of(body: CreateJob) -> tuple[str, Hyperparameters]:
     block = None if body.method is None else getattr(body.method, kind)
     own = None if block is None else block.hyperparameters
     chosen = own or body.hyperparameters or Hyperparameters()
-    if chosen.beta is not None and kind != "dpo":
-        message = "'beta' is a hyperparameter of the method dpo."
-        raise bad_request(message, f"method.{kind}.hyperparameters.beta", "unknown_parameter")
+    for name, methods in METHODS_OF.items():
+        if getattr(chosen, name) is not None and kind not in methods:
+            message = f"'{name}' is a hyperparameter of the method {' or '.join(methods)}."
+            raise bad_request(message, f"method.{kind}.hyperparameters.{name}", "unknown_parameter")
     if chosen.learning_rate not in (None, "auto") and chosen.learning_rate_multiplier != "auto":
         message = "'learning_rate' replaces 'learning_rate_multiplier'; give only one of them."
         raise bad_request(message, f"method.{kind}.hyperparameters.learning_rate", "invalid_value")
     return kind, chosen
+
+
+def _grader_of(body: CreateJob, *, is_trained_here: bool) -> dict[str, Any] | None:
+    """The grader of reinforcement; another host may have graders of its own."""
+    if body.method is None or body.method.type != "reinforcement":
+        return None
+    block = body.method.reinforcement
+    if block is None:
+        raise missing_parameter(GRADER_PARAM)
+    if block.response_format is not None:
+        message = "A response format is not available for this model; let the grader score the form of answers."
+        raise bad_request(message, "method.reinforcement.response_format", "unsupported_parameter")
+    if is_trained_here:
+        grader_from_request(block.grader, GRADER_PARAM)
+    return block.grader
 
 
 def _unknown_hyperparameters(chosen: Hyperparameters) -> list[str]:

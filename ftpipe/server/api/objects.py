@@ -151,11 +151,18 @@ class MethodHyperparameters(TypedDict):
     hyperparameters: JsonObject
 
 
+class ReinforcementMethod(MethodHyperparameters):
+    """The hyperparameters and the grader of reinforcement."""
+
+    grader: JsonObject
+
+
 class JobMethod(TypedDict):
     """The method of a job, with its hyperparameters."""
 
-    type: Literal["supervised", "dpo"]
+    type: Literal["supervised", "dpo", "reinforcement"]
     supervised: NotRequired[MethodHyperparameters]
+    reinforcement: NotRequired[ReinforcementMethod]
     dpo: NotRequired[MethodHyperparameters]
 
 

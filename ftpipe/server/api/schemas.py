@@ -104,8 +104,8 @@ class CompleteUpload(RequestModel):
 class Hyperparameters(BaseModel):
     """Hyperparameters of a job; names that are not here go to the trainer unchanged.
 
-    Source: OpenAI API description, FineTune*Hyperparameters, 2026-08-21 (ranges of the first four). OpenAI does not
-    have the others.
+    Source: OpenAI API description, FineTune*Hyperparameters, 2026-08-21 (ranges of the first four and
+    the last four but one). OpenAI does not have the others.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
@@ -124,6 +124,10 @@ class Hyperparameters(BaseModel):
     precision: Literal["float32", "bfloat16"] | Auto | None = None
     quantization: Literal["none", "4bit", "8bit"] | Auto | None = None
     gradient_checkpointing: bool | Auto | None = None
+    compute_multiplier: Annotated[float, Field(gt=0.00001, le=10)] | Auto | None = None
+    eval_interval: Annotated[int, Field(ge=1)] | Auto | None = None
+    eval_samples: Annotated[int, Field(ge=1)] | Auto | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | Auto | None = None
 
 
 class MethodBlock(RequestModel):

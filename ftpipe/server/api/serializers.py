@@ -54,6 +54,8 @@ def _estimated_finish(job: JobRow) -> int | None:
 
 def _method(job: JobRow, hyperparameters: dict[str, Any]) -> dict[str, Any]:
     block: dict[str, Any] = {"hyperparameters": hyperparameters}
+    if job.grader is not None:
+        block["grader"] = job.grader
     return {"type": job.method, job.method: block}
 
 

@@ -185,6 +185,7 @@ class Supervisor(SupervisorThread):
             model_name=job.model_name,
             models_dir=settings.models_dir,
             keep_checkpoints=settings.keep_checkpoints,
+            grader=job.grader,
             worker_config=WorkerConfig(settings.engine, settings.workers, settings.ray_address, settings.strategy),
         )
 

@@ -34,6 +34,7 @@ class JobManifest(BaseModel):
     suffix: str | None
     seed: int
     requested_hyperparameters: dict[str, Any]
+    grader: dict[str, Any] | None = None
     integrations: list[dict[str, Any]] | None
     user_metadata: dict[str, str] | None
 

@@ -101,6 +101,8 @@ class JobRow(Row):
     seed: Mapped[int]
     requested_hyperparameters: Mapped[dict[str, Any]]
     resolved_hyperparameters: Mapped[dict[str, Any] | None] = mapped_column(default=None)
+    grader: Mapped[dict[str, Any] | None] = mapped_column(default=None)
+    """Scores the answers in reinforcement."""
     integrations: Mapped[list[dict[str, Any]] | None] = mapped_column(default=None)
     user_metadata: Mapped[dict[str, str] | None] = mapped_column(default=None)
     status: Mapped[str] = mapped_column(default="validating_files", index=True)

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from ftpipe.catalog.budget import budget_violation
 from ftpipe.errors import FtpipeError, UsageError
 from ftpipe.records import Run
+from ftpipe.records.job import REINFORCEMENT_HYPERPARAMETERS
 from ftpipe.reports.dataset_summary import cost_lines
 from ftpipe.reports.runs import cost_text, hyperparameter_text, stand_in_text
 from ftpipe.reports.trainable_bases import availability_text, memory_text, parameters_text, price_text
@@ -98,8 +99,12 @@ def _fields(plan: TrainingPlan | None) -> list[str]:
     names = []
     for name, key in HYPERPARAMETERS.items():
         leaf = key.removeprefix("hyperparameters.")
-        is_basic = leaf in ("batch_size", "learning_rate_multiplier") or (leaf == "beta" and method == "dpo")
-        if is_basic or leaf in extended:
+        if leaf in (*REINFORCEMENT_HYPERPARAMETERS, "max_completion_tokens"):
+            is_shown = method == "reinforcement" and leaf in (*REINFORCEMENT_HYPERPARAMETERS, *extended)
+        else:
+            is_basic = leaf in ("batch_size", "learning_rate_multiplier")
+            is_shown = is_basic or leaf in extended or (leaf == "beta" and method in ("dpo", "reinforcement"))
+        if is_shown:
             names.append(name)
     return names
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 from starlette.testclient import TestClient
 
 from ftpipe.training.job_directory import JobDirectory
-from tests.server.conftest import LINES, MakeClient, create_job, upload, wait_for
+from tests.server.conftest import LINES, MakeClient, create_job, sdk, upload, wait_for
 from tests.server.fakes import FakeEngine
 
 
@@ -238,3 +239,24 @@ def test_jobs_list_refuses_mixed_metadata_filters(client: TestClient) -> None:
     """The two forms exclude each other."""
     assert client.get("/v1/fine_tuning/jobs", params={"metadata": "null", "metadata[a]": "b"}).status_code == 400
     assert client.get("/v1/fine_tuning/jobs", params={"metadata": "x"}).status_code == 400
+
+
+def test_reinforcement_job_has_its_grader(client: TestClient, tmp_path: Path) -> None:
+    """In the answer as OpenAI's client reads it, for the trainer, and in what a lost database is rebuilt from."""
+    check: Any = {"type": "string_check", "name": "a", "input": "x", "reference": "y", "operation": "eq"}
+    block = {"grader": check, "hyperparameters": {"compute_multiplier": 0.5, "eval_interval": 3, "n_epochs": 1}}
+    openai_client, method_block = sdk(client), {"type": "reinforcement", "reinforcement": block}
+    fields: Any = {"model": "gpt-4o-mini", "training_file": upload(client)["id"], "method": method_block}
+    job = openai_client.fine_tuning.jobs.create(**fields)
+    done = wait_for(client, job.id, "succeeded")
+    assert done["method"]["type"] == "reinforcement"
+    assert done["method"]["reinforcement"]["grader"] == check
+    method = openai_client.fine_tuning.jobs.retrieve(job.id).method
+    assert method is not None
+    assert method.reinforcement is not None
+    assert method.reinforcement.grader.type == "string_check"
+    assert method.reinforcement.hyperparameters is not None
+    assert method.reinforcement.hyperparameters.compute_multiplier == 0.5
+    directory = JobDirectory(tmp_path / "data" / "jobs" / job.id)
+    assert directory.read_spec().grader == check
+    assert json.loads(directory.manifest_file.read_text(encoding="utf-8"))["grader"] == check

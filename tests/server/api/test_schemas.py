@@ -9,6 +9,19 @@ from starlette.testclient import TestClient
 
 from tests.server.conftest import upload
 
+CHECK = {
+    "type": "string_check",
+    "name": "check",
+    "input": "{{sample.output_text}}",
+    "reference": "{{item.answer}}",
+    "operation": "eq",
+}
+
+
+def reinforcement(grader: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """The method of a job."""
+    return {"type": "reinforcement", "reinforcement": {"grader": grader, **fields}}
+
 
 @pytest.mark.parametrize(
     ("changes", "param", "code"),
@@ -36,7 +49,25 @@ from tests.server.conftest import upload
         ),
         ({"hyperparameters": {"x": {"a": 1}}}, "hyperparameters.x", None),
         ({"method": {"type": "magic"}}, "method.type", "invalid_value"),
-        ({"method": {"type": "reinforcement", "reinforcement": {"grader": {}}}}, "method.type", "model_not_available"),
+        ({"method": {"type": "reinforcement"}}, "method.reinforcement.grader", "missing_required_parameter"),
+        ({"method": reinforcement({})}, "method.reinforcement.grader.type", None),
+        ({"method": reinforcement({"type": "python"})}, "method.reinforcement.grader.type", "unsupported_grader"),
+        ({"method": reinforcement({**CHECK, "operation": "gt"})}, "method.reinforcement.grader.operation", None),
+        (
+            {"method": reinforcement(CHECK, response_format={"type": "json_object"})},
+            "method.reinforcement.response_format",
+            "unsupported_parameter",
+        ),
+        (
+            {"method": reinforcement(CHECK, hyperparameters={"compute_multiplier": 11})},
+            "method.reinforcement.hyperparameters.compute_multiplier",
+            None,
+        ),
+        (
+            {"hyperparameters": {"eval_interval": 2}},
+            "method.supervised.hyperparameters.eval_interval",
+            "unknown_parameter",
+        ),
         ({"seed": -1}, "seed", "invalid_value"),
         ({"seed": 10**30}, "seed", None),
         ({"suffix": ""}, "suffix", None),
