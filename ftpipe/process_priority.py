@@ -12,7 +12,7 @@ SWITCH_SECONDS = 0.0005
 """How long a thread keeps Python's interpreter lock while others wait for it; Python's default is ten times that."""
 
 
-def lower_priority(nice: int, pid: int | None = None) -> None:
+def lower_priority(nice: int, pid: int) -> None:
     """Let other processes come first.
 
     Linux can put each session into a group, with an equal share of the processor for each group; then the nice value of
@@ -22,13 +22,13 @@ def lower_priority(nice: int, pid: int | None = None) -> None:
 
     Args:
         nice: 1 to 19, the lowest priority.
-        pid: A process that leads its session; this one if ``None``, which should lead one, too.
+        pid: A process that leads its session: the priority of the group is that of all processes in it.
     """
     with suppress(psutil.Error, OSError):
         process = psutil.Process(pid)
         process.nice(max(nice, process.nice()))
     with suppress(OSError):  # not Linux, or without groups
-        Path(f"/proc/{pid or 'self'}/autogroup").write_text(str(nice), encoding="ascii")
+        Path(f"/proc/{pid}/autogroup").write_text(str(nice), encoding="ascii")
 
 
 def switch_threads_often() -> None:

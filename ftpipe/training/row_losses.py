@@ -18,14 +18,11 @@ from ftpipe.atomic_files import read_json
 from ftpipe.errors import FtpipeError, MissingExtraError
 from ftpipe.modeling.base_facts import BaseFacts
 from ftpipe.modeling.device import DeviceConfig, select_device, use_passive_omp_wait
-from ftpipe.process_priority import lower_priority
 from ftpipe.training.batching import REFUSE_BAD_ROWS, BadRows
 from ftpipe.training.hyperparameters import DEFAULT_CONTEXT
 from ftpipe.training.job_directory import JobDirectory
 
 INSTALL = "pip install 'ftpipe[local]'"
-NICE = 10
-"""Jobs and chats come first if all need the processor."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +156,6 @@ def write(row: Mapping[str, Any]) -> None:
 def main(arguments: list[str]) -> int:
     """Compute the losses that the argument requests; 0 if all rows were written, 1 after an error."""
     use_passive_omp_wait()
-    lower_priority(NICE)
     try:
         rows = score_models(
             ScoringRequest.from_json(arguments[0]), lambda done, total: write({"done": done, "total": total})

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import ConfigDict
 
 from ftpipe.modeling.base_models import needs_download
+from ftpipe.process_priority import lower_priority
 from ftpipe.server.api.schemas import RequestModel, validate_body
 from ftpipe.server.cancellation import CancelToken
 from ftpipe.server.jobs.trainer_process import trainer_environment
@@ -38,6 +39,8 @@ from ftpipe.server.storage.data_dir import DataDirectory, new_body_path
 from ftpipe.training.row_losses import ScoringRequest
 
 COMMAND = (sys.executable, "-m", "ftpipe.training.row_losses")
+NICE = 10
+"""Jobs and chats come first if all need the processor."""
 MAX_MODELS = 8
 ROWS_PER_EVENT = 500
 DATASET_ERROR_CODES = ("dataset", "chat_template")
@@ -125,8 +128,14 @@ def _model_names(body: Mapping[str, Any]) -> list[str]:
 
 def _run(command: list[str], environment: dict[str, str], token: CancelToken) -> Iterator[dict[str, Any]]:
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, env=environment
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,  # the priority of a session's group is that of all its processes
     ) as process:
+        lower_priority(NICE, process.pid)
         token.on_cancel(process.kill)
         try:
             for line in process.stdout or ():

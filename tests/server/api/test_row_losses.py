@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +93,21 @@ def test_row_losses_refuses_models_of_two_bases(client: TestClient) -> None:
     assert (answer.status_code, "one base" in answer.text) == (400, True)
     missing = client.post("/v1/ftpipe/losses", files={"other": ("a", b"x")}, data={"models": NAMES})
     assert missing.json()["error"]["param"] == "file"
+
+
+def test_row_losses_lowers_the_priority_of_its_own_session_only(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Linux the priority of a session's group is that of all its processes: it must not be the server's."""
+    script = (
+        "import json, os, time\n"
+        "deadline = time.monotonic() + 30\n"
+        "while os.nice(0) < 10 and time.monotonic() < deadline: time.sleep(0.01)\n"
+        "print(json.dumps({'is_lower': os.nice(0) >= 10, 'leads_session': os.getsid(0) == os.getpid()}))"
+    )
+    monkeypatch.setattr("ftpipe.server.api.row_losses.COMMAND", (sys.executable, "-c", script))
+    answer = post(client, lines(1))
+    assert '{"is_lower": true, "leads_session": true}' in answer.text
 
 
 @pytest.mark.slow
