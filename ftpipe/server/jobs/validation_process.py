@@ -20,7 +20,7 @@ from ftpipe.atomic_files import read_json
 from ftpipe.child_environment import child_environment, python_path
 from ftpipe.errors import LocalStateError
 from ftpipe.process_priority import lower_priority
-from ftpipe.server.jobs.trainer_process import signal_name
+from ftpipe.server.jobs.trainer_process import NICE, signal_name
 from ftpipe.server.storage import JobRow
 from ftpipe.training.job_directory import OUT_OF_MEMORY_EXIT_CODE, JobDirectory
 
@@ -28,8 +28,6 @@ log = logging.getLogger("ftpipe.server.jobs")
 
 COMMAND = (sys.executable, "-m", "ftpipe.server.jobs.file_validation")
 BASE_TIMEOUT_SECONDS = 300.0
-NICE = 5
-"""Requests come first if both need the processor, also while the process imports what it needs."""
 MIN_BYTES_PER_SECOND = 1024 * 1024
 """What the timeout allows for large files; usual is twenty times as much."""
 MAX_MEMORY_BYTES = 8 * 1024**3
