@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAX_CHUNKS_PER_STEP = 8
 """Chunks of prompts that are computed between two tokens of the answers, so that long prompts do not stop others."""
 BATCH_STEP_INTERVAL = 4
-"""While somebody waits for an answer, work that can wait takes part in each fourth step."""
+"""While somebody waits for an answer, work that can wait takes part in at most each fourth step."""
 MAX_SLOWDOWN = 0.25
 """By how much the answers of owners who used the model little may take longer because of owners who used more."""
 
@@ -85,14 +85,16 @@ class Scheduler:
         candidates = [generation for generation in self._running if generation.request.priority == "interactive"]
         if not candidates or self._steps % BATCH_STEP_INTERVAL == 0:
             candidates = self._running
-        light = self._share.light({generation.account for generation in candidates})
-        heavy = [generation for generation in candidates if generation.account not in light]
+        accounts = self._share.light({generation.account for generation in candidates})
+        light = [generation for generation in candidates if generation.account in accounts]
+        heavy = [generation for generation in candidates if generation.account not in accounts]
         if heavy and not self._allowance.is_used_up:
-            self._step_with_heavy([generation for generation in candidates if generation.account in light], heavy)
-            return
-        if heavy:
-            candidates = [generation for generation in candidates if generation.account in light]
-        new, answering = _split(candidates)
+            self._step_with_heavy(light, heavy)
+        else:
+            self._step_without_heavy(light)
+
+    def _step_without_heavy(self, light: list[Generation]) -> None:
+        new, answering = _split(light)
         started = self._clock()
         self._prefill(self._select(new, MAX_CHUNKS_PER_STEP), is_alone=not answering)
         self._decode(self._select(answering, self._decode_size))
@@ -102,21 +104,21 @@ class Scheduler:
         """A step of owners who used little and of others, who pay for the time by which it is longer."""
         new, answering = _split(light)
         heavy_new, heavy_answering = _split(heavy)
-        times = [self._clock()]
+        started = self._clock()
         self._prefill(self._select(new, MAX_CHUNKS_PER_STEP), is_alone=False)
-        times.append(self._clock())
+        heavy_started = self._clock()
         self._prefill(self._select(heavy_new, 1), is_alone=False)
-        times.append(self._clock())
+        decode_started = self._clock()
         selected = self._select([*answering, *heavy_answering], self._decode_size)
         light_count = sum(generation in answering for generation in selected)
         without_heavy = self._decode_times.expected(light_count)
         self._decode(selected)
-        seconds = self._clock() - times[2]
+        seconds = self._clock() - decode_started
         if without_heavy is None:
             without_heavy = seconds * light_count / max(1, len(selected))
         without_heavy = min(without_heavy, seconds)
-        self._allowance.earn(times[1] - times[0] + without_heavy)
-        self._allowance.spend(times[2] - times[1] + seconds - without_heavy)
+        self._allowance.earn(heavy_started - started + without_heavy)
+        self._allowance.spend(decode_started - heavy_started + seconds - without_heavy)
 
     def fail_all(self, error: Exception) -> None:
         """End all answers with an error, also if the model cannot even close their sequences."""
