@@ -222,8 +222,7 @@ class Decoder:
 
         def linear(rows: torch.Tensor, number: int, name: str) -> torch.Tensor:
             rows = rows.to(weights.dtype)
-            output = weights.layers[number].fused[name](rows)
-            return adapters.add_to(output, rows, (number, name)) if adapters.parts else output
+            return adapters.add_to(weights.layers[number].fused[name](rows), rows, (number, name))
 
         hidden = weights.embeddings[torch.tensor(ids + padding, device=self._device)].float()
         for number, layer in enumerate(weights.layers):
