@@ -30,7 +30,7 @@ others: with three rows and two threads, 3 of 11,200 results had another last di
 with eight rows none of 11,200 (torch 2.13, an AMD EPYC, 2026-11-29).
 """
 MIN_PROMPT_QUERIES = 32
-"""The same for prompts, whose number of positions is any."""
+"""At least so many rows of queries for a part of a prompt, which can have any number of tokens; see above."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""ASGI middleware for every request: Host and Origin check, request id, access log."""
+"""ASGI middleware for every request: Host and Origin check, turns of owners, request id, access log."""
 
 from __future__ import annotations
 
@@ -57,10 +57,12 @@ class OwnerTurns:
 class RequestGuardMiddleware:
     """Refuses requests from web pages, of unclear length and with compressed bodies, and logs every request.
 
+    The others begin in turn for each owner.
+
     Args:
         app: The application behind it.
         host_policy: Which Host and Origin headers are allowed.
-        api_keys: The owners of keys.
+        api_keys: Say whose turn a request takes.
         metrics: Counts the requests.
     """
 
