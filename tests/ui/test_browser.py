@@ -241,6 +241,18 @@ def test_curve_is_drawn_and_follows_keys(open_page: Any) -> None:
     expect(page.locator(".plot .u-legend").first).to_contain_text("30")
 
 
+def test_curve_leaves_the_keys_of_the_history_to_the_browser(open_page: Any) -> None:
+    page = open_page(PAGES["run"])
+    page.wait_for_selector(".plot canvas")
+    assert is_left_to_the_browser(page.locator(".plot").first)
+
+
+def is_left_to_the_browser(element: Any) -> bool:
+    """Whether nothing prevents what the browser does with Alt and an arrow key in an element."""
+    press = "new KeyboardEvent('keydown', {key: 'ArrowLeft', altKey: true, bubbles: true, cancelable: true})"
+    return bool(element.evaluate(f"(element) => element.dispatchEvent({press})"))
+
+
 def test_curve_has_a_logarithmic_scale_that_the_address_keeps(open_page: Any) -> None:
     page = open_page(PAGES["compare"])
     linear = drawing(page)

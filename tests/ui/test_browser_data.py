@@ -15,7 +15,16 @@ import pytest
 from ftpipe.child_environment import child_environment, python_path
 from tests.reports.xss_payloads import PAYLOADS
 from tests.training.tiny_model import save_base
-from tests.ui.test_browser import Site, browser, check_looks, expect, open_page, send_late, signed_in
+from tests.ui.test_browser import (
+    Site,
+    browser,
+    check_looks,
+    expect,
+    is_left_to_the_browser,
+    open_page,
+    send_late,
+    signed_in,
+)
 
 __all__ = ["browser", "open_page", "signed_in"]
 
@@ -154,6 +163,7 @@ def check_losses(open_page: Any, site: Site) -> None:
     tokens.focus()
     tokens.press("End")
     expect(page.locator("#tokens .token-note")).to_contain_text(re.compile(r"loss [0-9.]+, probability"))
+    assert is_left_to_the_browser(tokens)
     check_looks(page, "losses")
     page.keyboard.press("j")
     expect(page.locator("#row h2").first).to_have_text("Line 2")

@@ -139,6 +139,7 @@ class Chart {
 
   onKey(event) {
     if (!this.plot || !["ArrowLeft", "ArrowRight", "Home", "End", "Escape"].includes(event.key)) return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;  // Alt and an arrow key go back in the history
     event.preventDefault();
     if (event.key === "Escape") { this.zoom = null; this.load(); return; }
     const last = this.data.steps.length - 1, now = this.plot.cursor.idx ?? -1;

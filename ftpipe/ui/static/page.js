@@ -47,6 +47,7 @@ document.addEventListener("click", (event) => {
 document.addEventListener("keydown", (event) => {
   const group = event.target.closest("[data-note]");
   if (!group || !["ArrowLeft", "ArrowRight", "Home", "End"].includes(event.key)) return;
+  if (event.ctrlKey || event.metaKey || event.altKey) return;  // Alt and an arrow key go back in the history
   const tokens = [...group.querySelectorAll("[title]")];
   const now = tokens.findIndex((token) => token.classList.contains("at"));
   const last = tokens.length - 1;
