@@ -41,15 +41,18 @@ class Sample:
         example: Prompt and answer; the answer is trained.
         prompt: Number of the prompt; the samples of a prompt are a group.
         advantage: Above 0 if the answer is to become likelier.
-        sampled_logprobs: Under the model that the answer was sampled from.
-        reference_logprobs: Under the model before training.
+        sampled_logprobs: With the weights that the answer was sampled with.
+        reference_logprobs: With the weights before training.
+
+    Both are computed by the trainer: the decoder rounds in its own way, and a ratio to its log-probabilities would
+    differ from 1 before anything was learnt.
     """
 
     example: Example
     prompt: int
     advantage: float
-    sampled_logprobs: tuple[float, ...]
-    reference_logprobs: tuple[float, ...]
+    sampled_logprobs: tuple[float, ...] = ()
+    reference_logprobs: tuple[float, ...] = ()
 
 
 def answer_example(prompt: Sequence[int], answer: Sequence[int]) -> Example:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 import statistics
 from collections.abc import Iterator, Sequence
@@ -15,7 +17,7 @@ from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer
 from ftpipe.modeling.types import Optimizer
 from ftpipe.training.batching import REFUSE_BAD_ROWS, BadRows, convert_rows
 from ftpipe.training.grpo import GRPOObjective, Sample, advantages, answer_example, group_parts, mean_divergence
-from ftpipe.training.hyperparameters import DEFAULT_KL_BETA, UPDATES_PER_BATCH
+from ftpipe.training.hyperparameters import UPDATES_PER_BATCH
 from ftpipe.training.lora import dump_adapter, trainable_parameters
 from ftpipe.training.loss import LossStats
 from ftpipe.training.rewards import RewardFunction
@@ -187,26 +189,34 @@ class ReinforcementTrainer(TrainingLoop):
             values = advantages(group.rewards)
             if any(values):
                 samples += [
-                    Sample(answer_example(group.prompt.ids, answer.ids), number, value, answer.logprobs, ())
+                    Sample(answer_example(group.prompt.ids, answer.ids), number, value)
                     for answer, value in zip(group.answers, values, strict=True)
                 ]
-        return self._with_reference(samples)
+        return self._with_logprobs(samples)
 
-    def _with_reference(self, samples: Sequence[Sample]) -> list[Sample]:
-        """The samples with their log-probabilities under the model before training."""
+    def _with_logprobs(self, samples: Sequence[Sample]) -> list[Sample]:
+        """The samples with their log-probabilities, now and before training."""
+        parts = group_parts(samples, self.model.lm.micro_batch_tokens)
+        sampled = self._logprobs(parts)
+        with self._model_before_training():
+            reference = self._logprobs(parts)
+        return [
+            replace(sample, sampled_logprobs=now, reference_logprobs=before)
+            for sample, now, before in zip(itertools.chain(*parts), sampled, reference, strict=True)
+        ]
+
+    def _logprobs(self, parts: Sequence[Sequence[Sample]]) -> list[tuple[float, ...]]:
+        """The log-probabilities of the tokens of each sample with the weights of the moment."""
         import torch
 
         module = self.model.module
         module.eval()
-        result: list[Sample] = []
-        with torch.no_grad(), self._model_before_training():
-            for part in group_parts(samples, self.model.lm.micro_batch_tokens):
+        result: list[tuple[float, ...]] = []
+        with torch.no_grad():
+            for part in parts:
                 losses_N, _ = module([sample.example for sample in part], by_token=True)
-                values = (-losses_N).split([len(sample.sampled_logprobs) for sample in part])
-                result += [
-                    replace(sample, reference_logprobs=tuple(own.tolist()))
-                    for sample, own in zip(part, values, strict=True)
-                ]
+                values = (-losses_N).split([sample.example.trained_tokens for sample in part])
+                result += [tuple(own.tolist()) for own in values]
         return result
 
     def _update(self, optimizer: Optimizer, samples: Sequence[Sample], step: int) -> LossStats:
@@ -216,12 +226,12 @@ class ReinforcementTrainer(TrainingLoop):
         first = LossStats()
         if not samples:
             return first
-        objective = GRPOObjective(samples, DEFAULT_KL_BETA if (beta := self.hyperparameters.beta) is None else beta)
+        objective = GRPOObjective(samples, self.hyperparameters.beta or 0.0)
         for number in range(UPDATES_PER_BATCH):
             torch.manual_seed((self.seed * 1_000_003 + step) * UPDATES_PER_BATCH + number)
             self.model.module.train()
             stats = self.model.backward(objective, range(len(samples)))
-            if stats.loss != stats.loss:
+            if not math.isfinite(stats.loss):
                 raise DivergedError("the loss is not a number any more", "lower the learning rate multiplier")
             self.update_weights(optimizer, step)
             first = first if number else stats

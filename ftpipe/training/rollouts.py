@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SampledAnswer:
-    """An answer with the log-probability of each of its tokens, in nats; a token that ends it is one of them."""
+    """An answer; a token that ends it is one of its ids, and not part of its text."""
 
     ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
     text: str
 
 
@@ -41,17 +40,15 @@ class SampleRequest:
 
 
 class _RecordingSampler(Sampler):
-    """Samples from the whole distribution, and keeps the tokens and their log-probabilities."""
+    """Samples from the whole distribution, and keeps the tokens."""
 
     def __init__(self, request: GenerationRequest, vocabulary_size: int) -> None:
         super().__init__(request, vocabulary_size)
         self.ids: list[int] = []
-        self.logprobs: list[float] = []
 
     def sample(self, logits: torch.Tensor) -> int:
         token = super().sample(logits)
         self.ids.append(token)
-        self.logprobs.append(float(logits[token] - logits.logsumexp(-1)))
         return token
 
 
@@ -128,10 +125,7 @@ class AnswerSampler:
             check_cancelled()
             scheduler.step()
         texts = [_text_of(generation) for generation in generations]
-        return [
-            SampledAnswer(tuple(sampler.ids), tuple(sampler.logprobs), text)
-            for sampler, text in zip(samplers, texts, strict=True)
-        ]
+        return [SampledAnswer(tuple(sampler.ids), text) for sampler, text in zip(samplers, texts, strict=True)]
 
     def _generation(
         self, params: GenerationRequest, request: SampleRequest, adapter: Path, sampler: Sampler

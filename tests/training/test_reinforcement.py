@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from ftpipe.inference.engine import build_batch_model
+from ftpipe.training import rollouts
+from ftpipe.training.grpo import GRPOObjective, Sample
 from ftpipe.training.job_directory import JobDirectory
 from ftpipe.training.run import run_job
 from tests.training.tiny_model import chat, events, make_job, result, with_workers, write_rows
@@ -93,6 +97,30 @@ def test_run_job_resolves_hyperparameters(done: Path) -> None:
     shown = JobDirectory(done).read_progress().hyperparameters
     assert (shown["compute_multiplier"], shown["eval_interval"], shown["eval_samples"]) == (0.5, 2, 1)
     assert (shown["beta"], shown["max_completion_tokens"], shown["lora_dropout"]) == (0.04, 4, 0.0)
+
+
+@pytest.mark.usefixtures("float32")
+def test_ratios_come_from_the_trainer_alone(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The decoder may compute in another precision: before the first update nothing has moved."""
+    monkeypatch.setattr(
+        rollouts,
+        "build_batch_model",
+        lambda model, folder, device, **options: build_batch_model(model, folder, device, "bfloat16", **options),
+    )
+    loss, shifts = GRPOObjective.loss, []
+
+    def compare(self: GRPOObjective, module: Any, rows: Sequence[Sample]) -> Any:
+        losses_N, _ = module([row.example for row in rows], by_token=True)
+        sampled_N = torch.tensor([value for row in rows for value in row.sampled_logprobs])
+        shifts.append(float((losses_N.detach() + sampled_N).abs().max()))
+        return loss(self, module, rows)
+
+    monkeypatch.setattr(GRPOObjective, "loss", compare)
+    folder = make_reinforcement(tmp_path / "job", base, n_epochs=1)
+    assert run_job(JobDirectory(folder)) == "succeeded"
+    first, second = shifts[: len(shifts) // 2], shifts[len(shifts) // 2 :]
+    assert max(first) < 1e-5 < max(second)
+    assert metrics(folder)[0]["kl"] == 0
 
 
 @pytest.mark.parametrize("call", [1, 3, 8])
