@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import signal
+import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from ftpipe.training import rollouts
 from ftpipe.training.grpo import GRPOObjective, Sample
 from ftpipe.training.job_directory import JobDirectory
 from ftpipe.training.run import run_job
+from tests.training.test_run import run_process, wait_for_step
 from tests.training.tiny_model import chat, events, make_job, result, with_workers, write_rows
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
@@ -107,7 +111,8 @@ def test_ratios_come_from_the_trainer_alone(base: Path, tmp_path: Path, monkeypa
         "build_batch_model",
         lambda model, folder, device, **options: build_batch_model(model, folder, device, "bfloat16", **options),
     )
-    loss, shifts = GRPOObjective.loss, []
+    loss = GRPOObjective.loss
+    shifts: list[float] = []
 
     def compare(self: GRPOObjective, module: Any, rows: Sequence[Sample]) -> Any:
         losses_N, _ = module([row.example for row in rows], by_token=True)
@@ -132,6 +137,65 @@ def test_paused_reinforcement_resumes_to_same_model(done: Path, base: Path, tmp_
     assert weights(folder, 3) == weights(done, 3)
     assert (folder / "metrics.csv").read_bytes() == (done / "metrics.csv").read_bytes()
     assert [row["step"] for row in metrics(folder)] == [1, 2, 3]
+
+
+class Killed(BaseException):
+    """Ends a run as ``kill -9`` does: nothing is caught, and nothing more is written."""
+
+
+@pytest.mark.parametrize(("reported", "call", "resumed"), [(0, 2, 0), (1, 2, 0), (2, 1, 0), (2, 2, 2)])
+def test_killed_reinforcement_resumes_from_its_last_state(
+    done: Path, base: Path, tmp_path: Path, reported: int, call: int, resumed: int
+) -> None:
+    """A step that was reported and not saved is taken again, and is not reported a second time."""
+    folder = make_reinforcement(tmp_path / "job", base)
+    is_killed = calls_until(call)  # the first call after a step comes before its state is saved
+
+    def kill() -> bool:
+        if len(metrics(folder)) == reported and is_killed():
+            raise Killed
+        return False
+
+    with pytest.raises(Killed):
+        run_job(JobDirectory(folder), kill)
+    assert run_job(JobDirectory(folder)) == "succeeded"
+    messages = [event["message"] for event in events(folder)]
+    assert [text for text in messages if text.startswith("Training resumed")] == (
+        [f"Training resumed after step {resumed}/3"] if resumed else []
+    )
+    assert [row["step"] for row in metrics(folder)] == [1, 2, 3]
+    assert [text for text in messages if text.startswith("Checkpoint")] == [
+        f"Checkpoint created at step {step}" for step in (2, 3)
+    ]
+    assert weights(folder, 3) == weights(done, 3)
+    assert (folder / "metrics.csv").read_bytes() == (done / "metrics.csv").read_bytes()
+    assert not list(folder.glob(".*"))
+
+
+def wait_for_sampling(folder: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait until the adapter that answers are sampled with is there, or the process has ended."""
+    while process.poll() is None and not JobDirectory(folder).policy_dir.exists():
+        time.sleep(0.001)
+
+
+@pytest.mark.slow
+def test_stopped_process_resumes_to_same_model(base: Path, tmp_path: Path) -> None:
+    """Kill -9, terminate and pause the real process while it samples, against a run that was left alone."""
+    settings: dict[str, Any] = {"n_epochs": 12, "max_completion_tokens": 60, "eval_interval": 4}
+    left, stopped = (make_reinforcement(tmp_path / name / "job", base, **settings) for name in ("left", "stopped"))
+    for step, how in ((3, signal.SIGKILL), (6, signal.SIGTERM), (9, signal.SIGUSR1)):
+        process = run_process(stopped)
+        wait_for_step(stopped, step, process)
+        wait_for_sampling(stopped, process)
+        process.send_signal(how)
+        _, errors = process.communicate(timeout=120)
+        assert (process.returncode, errors) == (0 if how == signal.SIGUSR1 else -how, b"")
+        assert not (stopped / "result.json").exists()
+    assert run_job(JobDirectory(stopped)) == "succeeded"
+    assert run_job(JobDirectory(left)) == "succeeded"
+    assert weights(stopped, 12) == weights(left, 12)
+    assert (stopped / "metrics.csv").read_bytes() == (left / "metrics.csv").read_bytes()
+    assert [row["step"] for row in metrics(stopped)] == list(range(1, 13))
 
 
 def test_same_rewards_change_nothing_and_are_reported(base: Path, tmp_path: Path) -> None:
