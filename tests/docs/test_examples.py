@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from ftpipe.grading.graders import parse_grader
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -77,3 +80,16 @@ def test_docs_show_what_commands_print(own_home: Path, page: str) -> None:
             check=False,
         )
         assert matches(shown, ran.stdout), f"{command}\n{ran.stdout}"
+
+
+def test_docs_graders_are_accepted() -> None:
+    """Every grader that a page shows as JSON."""
+    blocks = [
+        json.loads(block)
+        for page in PAGES
+        for block in re.findall(r"```json\n(\{.*?\})\n```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        if '"type": "multi"' in block or '"type": "string_check"' in block
+    ]
+    assert blocks
+    for grader in blocks:
+        parse_grader(grader)

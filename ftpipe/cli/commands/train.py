@@ -117,7 +117,7 @@ class TrainOptions(DatasetOptions):
             *("epochs", "batch_size", "learning_rate_multiplier", "beta", "seed"),
             *("recipe", "learning_rate", "lora_r", "lora_alpha", "lora_dropout", "target_modules"),
         ),
-        "Reinforcement": (*("grader", "compute_multiplier", "max_completion_tokens", "eval_interval", "eval_samples"),),
+        "Reinforcement": ("grader", "compute_multiplier", "max_completion_tokens", "eval_interval", "eval_samples"),
         "Memory and speed": ("max_length", "precision", "quantization", "gradient_checkpointing"),
         "Cost and waiting": ("max_cost", "yes", "dry_run", "detach", "timeout", "force_new"),
         "Evaluation and sweeps": ("evaluate", "max_tokens", "auto", "budget_minutes", "sweep", "concurrency", "alias"),
@@ -154,7 +154,7 @@ class TrainOptions(DatasetOptions):
 )
 @click.option("--grader", type=shared.FILE, metavar="FILE", help="Grader (JSON) that scores the sampled answers.")
 @click.option(
-    "--compute-multiplier", metavar="X", help="Sample more or fewer answers to each prompt, up to 10 times 8; or auto."
+    "--compute-multiplier", metavar="X", help="Sample X times 8 answers to each prompt, 2 to 64 of them; or auto."
 )
 @click.option(
     "--max-completion-tokens", metavar="N", help="Most tokens of a sampled answer; local.  [default: 256 at most]"

@@ -104,8 +104,8 @@ class CompleteUpload(RequestModel):
 class Hyperparameters(BaseModel):
     """Hyperparameters of a job; names that are not here go to the trainer unchanged.
 
-    Source: OpenAI API description, FineTune*Hyperparameters, 2026-08-21 (ranges of the first four and
-    the last four but one). OpenAI does not have the others.
+    Source: OpenAI API description, FineTune*Hyperparameters, 2026-08-21 (ranges of the first four, and of
+    ``compute_multiplier``, ``eval_interval`` and ``eval_samples``). OpenAI does not have the others.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
