@@ -14,6 +14,7 @@ from ftpipe.cli.dataset_request import DatasetRequest
 from ftpipe.config import Settings
 from ftpipe.errors import UsageError
 from ftpipe.formatting import duration, format_money, plural, relative_path, sanitize_line
+from ftpipe.records import Method
 
 if TYPE_CHECKING:
     from ftpipe.pipeline.pipeline import Pipeline
@@ -71,13 +72,18 @@ def run_auto(
         name: Name of the data, for the alias.
 
     Raises:
-        UsageError: There is nothing to search, or the time is too short.
+        UsageError: There is nothing to search or to compare trials by, or the time is too short.
         CostLimitError: The money does not suffice.
     """
     from ftpipe.cli.output.run import host_of
     from ftpipe.reports.runs import sweep_lines
     from ftpipe.sweep.search import SearchRunner
 
+    if spec.method is Method.REINFORCEMENT:
+        raise UsageError(
+            "--auto compares trials by their validation loss, and reinforcement has none",
+            "leave --auto out; --sweep KEY=V1,V2 with --evaluate FILE compares trials by their answers",
+        )
     provider = context.provider(spec.provider, settings)
     require_base(provider, spec.model)
     prepare_base(context, provider, spec.model)

@@ -15,7 +15,7 @@ from ftpipe.cli.output.progress import LineThrottle, console
 from ftpipe.config import Settings
 from ftpipe.errors import UsageError
 from ftpipe.formatting import format_decimal, format_money, plural, sanitize_line
-from ftpipe.records import RunState
+from ftpipe.records import Method, RunState
 from ftpipe.reports.runs import last_value, loss_text, step_text
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ def run_sweep(context: CliContext, settings: Settings, spec: RunSpec, report: Re
     if options.evaluate is None and spec.validation is None:
         raise UsageError(
             "without validation data the trials cannot be compared", "add --validation FILE or --evaluate FILE"
+        )
+    if options.evaluate is None and spec.method is Method.REINFORCEMENT:
+        raise UsageError(
+            "reinforcement has no validation loss by which trials could be compared", "add --evaluate FILE"
         )
     provider = context.provider(spec.provider, settings)
     require_base(provider, spec.model)

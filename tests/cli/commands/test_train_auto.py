@@ -101,3 +101,18 @@ def test_auto_refuses_options_that_contradict_it(cli: CliEnvironment, extra: tup
     ran = cli.run("train", str(chat_file()), *extra)
     assert (ran.code, "next:" in ran.err) == (2, True)
     assert cli.paid_jobs == 0
+
+
+@pytest.mark.parametrize("extra", [("--auto",), ("--sweep", "epochs=1,2")])
+def test_reinforcement_has_no_loss_to_compare_trials_by(cli: CliEnvironment, extra: tuple[str, ...]) -> None:
+    """It is said before anything is sent, and not when all trials have been trained."""
+    rows = [{"messages": [{"role": "user", "content": f"word {number}"}], "answer": "a"} for number in range(40)]
+    for name, part in (("train.jsonl", rows[:30]), ("valid.jsonl", rows[30:])):
+        Path(name).write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
+    check = {"type": "string_check", "name": "a", "input": "{{sample.output_text}}", "operation": "eq"}
+    Path("grader.json").write_text(json.dumps({**check, "reference": "{{item.answer}}"}), encoding="utf-8")
+    ran = cli.run(
+        *("train", "train.jsonl", "--validation", "valid.jsonl", "--provider", "local"),
+        *("--method", "reinforcement", "--grader", "grader.json", "--dry-run", *extra),
+    )
+    assert (ran.code, "validation loss" in ran.err, "--evaluate FILE" in ran.err) == (2, True, True), ran.err
