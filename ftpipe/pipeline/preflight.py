@@ -265,8 +265,7 @@ def request_blocker(profile: Profile, spec: RunSpec) -> UsageError | None:
 def reinforcement_blocker(profile: Profile, spec: RunSpec) -> UsageError | None:
     """The error for reinforcement without a grader, and for its options with another method."""
     if spec.method is not Method.REINFORCEMENT:
-        names = (*REINFORCEMENT_HYPERPARAMETERS, "max_completion_tokens")
-        given = [name for name in names if getattr(spec.hyperparameters, name) is not None]
+        given = [name for name in REINFORCEMENT_HYPERPARAMETERS if getattr(spec.hyperparameters, name) is not None]
         flag = flag_of(f"hyperparameters.{given[0]}") if given else ""
         hint = f"leave {flag} out, or add --method reinforcement"
         return UsageError(f"{flag} is for reinforcement only", hint) if given else None

@@ -29,8 +29,13 @@ class UploadedFile(Record):
 Auto = Literal["auto"]
 LOCAL_HYPERPARAMETERS = ("max_length", "precision", "quantization", "gradient_checkpointing", "max_completion_tokens")
 """Hyperparameters of ftpipe's own server; the first four are about what its machine has."""
-REINFORCEMENT_HYPERPARAMETERS = ("compute_multiplier", "eval_interval", "eval_samples")
-"""Hyperparameters that OpenAI's API has for reinforcement alone."""
+REINFORCEMENT_HYPERPARAMETERS = ("compute_multiplier", "eval_interval", "eval_samples", "max_completion_tokens")
+"""Hyperparameters of reinforcement alone; OpenAI's API has all but the last one."""
+METHODS_OF: dict[str, tuple[str, ...]] = {
+    "beta": ("dpo", "reinforcement"),
+    **dict.fromkeys(REINFORCEMENT_HYPERPARAMETERS, ("reinforcement",)),
+}
+"""Hyperparameter → the methods that have it, if not all do."""
 EXTENDED_HYPERPARAMETERS = (
     *("learning_rate", "lora_r", "lora_alpha", "lora_dropout", "target_modules"),
     *LOCAL_HYPERPARAMETERS,

@@ -32,8 +32,6 @@ EVALUATIONS_PER_RUN = 10
 """Evaluations of reinforcement, if the job sets no interval."""
 DEFAULT_COMPLETION_TOKENS = 256
 """Most tokens of an answer in reinforcement."""
-METHOD_HYPERPARAMETERS = ("beta", "compute_multiplier", "eval_interval", "eval_samples", "max_completion_tokens")
-"""Those that not every method has."""
 DEFAULT_CONTEXT = 2048
 """Context length of a base model whose configuration names none."""
 
@@ -96,7 +94,7 @@ class ResolvedHyperparameters:
         return math.ceil(examples / self.batch_size)
 
     def as_api(self) -> dict[str, Any]:
-        """The resolved hyperparameters that the API shows."""
+        """The resolved hyperparameters that the API shows: those that the method has."""
         values: dict[str, Any] = {
             "n_epochs": self.n_epochs,
             "batch_size": self.batch_size,
@@ -110,9 +108,13 @@ class ResolvedHyperparameters:
             "precision": self.precision,
             "quantization": self.quantization,
             "gradient_checkpointing": self.gradient_checkpointing,
+            "beta": self.beta,
+            "compute_multiplier": self.compute_multiplier,
+            "eval_interval": self.eval_interval,
+            "eval_samples": self.eval_samples,
+            "max_completion_tokens": self.max_completion_tokens,
         }
-        method_values = {name: getattr(self, name) for name in METHOD_HYPERPARAMETERS}
-        return {**values, **{name: value for name, value in method_values.items() if value is not None}}
+        return {name: value for name, value in values.items() if value is not None}
 
     def learning_rate_at(self, step: int, total_steps: int) -> float:
         """Learning rate of ``step`` (from 1): up over the first tenth, then down a cosine to a tenth of the peak."""

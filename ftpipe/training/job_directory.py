@@ -41,8 +41,8 @@ from ftpipe.atomic_files import fsync, read_json, write_bytes, write_json
 from ftpipe.errors import LocalStateError
 from ftpipe.file_hash import sha256_of_file
 from ftpipe.modeling.device import DeviceConfig
-from ftpipe.records.job import EXTENDED_HYPERPARAMETERS
-from ftpipe.training.hyperparameters import METHOD_HYPERPARAMETERS, ResolvedHyperparameters
+from ftpipe.records.job import EXTENDED_HYPERPARAMETERS, METHODS_OF
+from ftpipe.training.hyperparameters import ResolvedHyperparameters
 from ftpipe.training.step_metrics import StepMetrics, metrics_csv
 
 log = logging.getLogger("ftpipe.training")
@@ -55,9 +55,7 @@ OUT_OF_MEMORY_EXIT_CODE = 71
 """Exit code of a trainer that could not allocate memory."""
 EVENT_LEVELS = ("info", "warn", "error")
 API_HYPERPARAMETERS = tuple(
-    dict.fromkeys(
-        ("n_epochs", "batch_size", "learning_rate_multiplier", *METHOD_HYPERPARAMETERS, *EXTENDED_HYPERPARAMETERS)
-    )
+    dict.fromkeys(("n_epochs", "batch_size", "learning_rate_multiplier", *METHODS_OF, *EXTENDED_HYPERPARAMETERS))
 )
 """Resolved hyperparameters that the API shows."""
 _CHECKPOINT_NAME = re.compile(r"step-(\d{1,12})")

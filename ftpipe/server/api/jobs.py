@@ -11,7 +11,7 @@ from typing import Any
 
 from ftpipe.atomic_files import link_or_copy
 from ftpipe.catalog.base_models import is_hosted_base
-from ftpipe.records.job import TERMINAL_STATUSES
+from ftpipe.records.job import METHODS_OF, TERMINAL_STATUSES
 from ftpipe.server.api.graders import grader_from_request
 from ftpipe.server.api.schemas import CreateJob, Hyperparameters, validate_body
 from ftpipe.server.api.serializers import serialize_checkpoint, serialize_event, serialize_job
@@ -38,9 +38,6 @@ from ftpipe.training.job_directory import GRADER_PARAM
 
 MAX_LIMIT = 1000
 METHODS = ("supervised", "dpo", "reinforcement")
-REINFORCEMENT_ONLY = ("compute_multiplier", "eval_interval", "eval_samples", "max_completion_tokens")
-METHODS_OF = {"beta": ("dpo", "reinforcement"), **dict.fromkeys(REINFORCEMENT_ONLY, ("reinforcement",))}
-"""Hyperparameter → the methods that have it, if not all do."""
 MAX_LISTED_BASES = 10
 MAX_NAMED_HYPERPARAMETERS = 10
 

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from ftpipe.catalog.budget import budget_violation
 from ftpipe.errors import FtpipeError, UsageError
 from ftpipe.records import Run
-from ftpipe.records.job import REINFORCEMENT_HYPERPARAMETERS
+from ftpipe.records.job import EXTENDED_HYPERPARAMETERS, METHODS_OF
 from ftpipe.reports.dataset_summary import cost_lines
 from ftpipe.reports.runs import cost_text, hyperparameter_text, stand_in_text
 from ftpipe.reports.trainable_bases import availability_text, memory_text, parameters_text, price_text
@@ -91,7 +91,7 @@ def _render(request: Request, form: TrainingForm, *, problem: FtpipeError | None
 
 
 def _fields(plan: TrainingPlan | None) -> list[str]:
-    """The hyperparameters that the provider takes, besides the epochs."""
+    """The hyperparameters that the method has and the provider takes, besides the epochs."""
     if plan is None:
         return ["batch_size", "learning_rate_multiplier"]
     method = plan.settings.config.method or (plan.plan.spec.method if plan.plan else None)
@@ -99,12 +99,8 @@ def _fields(plan: TrainingPlan | None) -> list[str]:
     names = []
     for name, key in HYPERPARAMETERS.items():
         leaf = key.removeprefix("hyperparameters.")
-        if leaf in (*REINFORCEMENT_HYPERPARAMETERS, "max_completion_tokens"):
-            is_shown = method == "reinforcement" and leaf in (*REINFORCEMENT_HYPERPARAMETERS, *extended)
-        else:
-            is_basic = leaf in ("batch_size", "learning_rate_multiplier")
-            is_shown = is_basic or leaf in extended or (leaf == "beta" and method in ("dpo", "reinforcement"))
-        if is_shown:
+        is_taken = leaf in extended or leaf not in (*EXTENDED_HYPERPARAMETERS, "n_epochs")
+        if is_taken and (leaf not in METHODS_OF or method in METHODS_OF[leaf]):
             names.append(name)
     return names
 
