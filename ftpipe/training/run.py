@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 from ftpipe.errors import DatasetError, FtpipeError, UsageError
 from ftpipe.formatting import plural
@@ -17,7 +18,7 @@ from ftpipe.modeling.device import has_accelerator, select_device
 from ftpipe.modeling.machine import Machine, can_quantize
 from ftpipe.modeling.memory import WEIGHT_BYTES, estimate_memory
 from ftpipe.training.batching import BadRows, TokenizedDataset, read_rows
-from ftpipe.training.dpo import Pair, read_pairs
+from ftpipe.training.dpo import read_pairs
 from ftpipe.training.hyperparameters import DEFAULT_CONTEXT, ResolvedHyperparameters, resolve_hyperparameters
 from ftpipe.training.job_directory import GRADER_PARAM, JobDirectory, JobSpec, TrainingPlan, WorkerConfig
 from ftpipe.training.job_recorder import JobRecorder
@@ -30,14 +31,17 @@ from ftpipe.training.memory_settings import (
     describe_choice,
     setup_of,
 )
-from ftpipe.training.reinforcement import Prompt, read_prompts
+from ftpipe.training.reinforcement import read_prompts
 from ftpipe.training.rewards import RewardError, RewardFunction
 from ftpipe.training.task import Rows, TrainingTask
 
 METHODS = ("supervised", "dpo", "reinforcement")
 MAX_NAMED_LINES = 10
 
+T = TypeVar("T")
 StatusCallback = Callable[..., None]
+_ReadRows: TypeAlias = tuple[list[T], tuple[str, ...]]
+"""Rows of a file, and line and reason of those that were left out."""
 
 
 def run_job(directory: JobDirectory, should_pause: Callable[[], bool] = lambda: False) -> str:
@@ -220,18 +224,8 @@ class _DataLoader:
 
     def load_pairs(self, on_status: StatusCallback) -> _LoadedData:
         """Preference pairs for DPO."""
-        tokenizer, limit = self.chat_tokenizer, self._resolve(1).max_length
-        pairs, skipped = read_pairs(
-            self.spec.training_file, tokenizer, limit=limit, bad_rows=self._bad_rows("training")
-        )
-        _report_skipped(skipped, "training", on_status)
-        validation: list[Pair] = []
-        if self.spec.validation_file is not None:
-            with _validation_file_errors():
-                validation, skipped = read_pairs(
-                    self.spec.validation_file, tokenizer, limit=limit, bad_rows=self._bad_rows("validation")
-                )
-            _report_skipped(skipped, "validation", on_status)
+        read = partial(read_pairs, chat_tokenizer=self.chat_tokenizer, limit=self._resolve(1).max_length)
+        pairs, validation = self._read(read, on_status)
         sequences = [example for pair in pairs for example in (pair.chosen, pair.rejected)]
         trained = sum(example.trained_tokens for example in sequences)
         lengths = RowLengths.of([len(example.ids) for example in sequences], trained, rows_per_example=2)
@@ -242,21 +236,22 @@ class _DataLoader:
         if self.spec.grader is None:
             raise RewardError("reinforcement needs a grader", f"set {GRADER_PARAM}")
         reward, settings = RewardFunction(self.spec.grader), self._resolve(1)
-        answer_tokens = settings.max_completion_tokens or 0
-        limit, tokenizer = settings.max_length - answer_tokens, self.chat_tokenizer
-        prompts, skipped = read_prompts(
-            self.spec.training_file, tokenizer, reward, limit=limit, bad_rows=self._bad_rows("training")
-        )
-        _report_skipped(skipped, "training", on_status)
-        validation: list[Prompt] = []
-        if self.spec.validation_file is not None:
-            with _validation_file_errors():
-                validation, skipped = read_prompts(
-                    self.spec.validation_file, tokenizer, reward, limit=limit, bad_rows=self._bad_rows("validation")
-                )
-            _report_skipped(skipped, "validation", on_status)
+        limit = settings.max_length - (settings.max_completion_tokens or 0)
+        read = partial(read_prompts, chat_tokenizer=self.chat_tokenizer, reward=reward, limit=limit)
+        prompts, validation = self._read(read, on_status)
         rows = computed_rows(RowLengths.of([len(prompt.ids) for prompt in prompts], 0), settings)
         return _LoadedData(self._resolve(len(prompts)), rows, prompts, validation)
+
+    def _read(self, read: Callable[..., _ReadRows[T]], on_status: StatusCallback) -> tuple[list[T], list[T]]:
+        """The training and the validation rows; rows that are left out are reported."""
+        rows, skipped = read(self.spec.training_file, bad_rows=self._bad_rows("training"))
+        _report_skipped(skipped, "training", on_status)
+        if self.spec.validation_file is None:
+            return rows, []
+        with _validation_file_errors():
+            validation, skipped = read(self.spec.validation_file, bad_rows=self._bad_rows("validation"))
+        _report_skipped(skipped, "validation", on_status)
+        return rows, validation
 
     def _bad_rows(self, role: str) -> BadRows:
         return BadRows.load(self.known_bad_rows, role, skip=self._resolve(1).skip_bad_rows)
