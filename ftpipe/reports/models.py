@@ -66,7 +66,13 @@ def shutdown_notes(models: Sequence[Model], today: dt.date) -> Iterator[str]:
 
 
 def final_loss_text(metric: TrainingMetrics | None) -> str:
-    """The validation loss, or without one the training loss, and which of them it is: ``0.097 valid``."""
+    """The validation loss, or without one the training loss, and which of them it is: ``0.097 valid``.
+
+    In reinforcement it is the reward, of the validation rows if there are any: ``0.870 reward``.
+    """
+    if metric is not None and metric.train_mean_reward is not None:
+        reward = metric.full_valid_mean_reward
+        return f"{format_decimal(metric.train_mean_reward if reward is None else reward, 3)} reward"
     loss = validation_loss(metric)
     if loss is not None:
         return f"{format_decimal(loss, 3)} valid"

@@ -27,7 +27,10 @@ def test_lineage_lines_have_no_validation_loss_without_validation() -> None:
 
 
 def test_model_table_says_which_loss_it_is() -> None:
-    rows = model_table([model(VALIDATED), model(TRAIN_ONLY), model(None)], today=TODAY)[1:]
+    rewarded = TrainingMetrics(step=2, train_loss=0.012, train_mean_reward=0.8)
+    held_out = rewarded.model_copy(update={"full_valid_mean_reward": 0.7})
+    shown = [VALIDATED, TRAIN_ONLY, None, rewarded, held_out]
+    rows = model_table([model(metrics) for metrics in shown], today=TODAY)[1:]
     assert [row.split("1970-01-02")[1].split("unknown")[0].strip() for row in rows] == [
-        *("0.097 valid", "2.971 train", "–"),
+        *("0.097 valid", "2.971 train", "–", "0.800 reward", "0.700 reward"),
     ]
