@@ -5,6 +5,9 @@
 Short reviews are to be answered with one word, good or bad. The grader gives 0.3 for the right word anywhere in the
 answer, up to 0.3 for how similar the answer is to the word, and 0.4 for the word alone. The held-out reviews have words
 of their own. Each line has the mean reward of a step's answers, and that of the held-out reviews.
+
+The divergence ends at several nats per token because the task needs it: the base gives the right word 7.4 and the end
+after it 1.9 nats, 4.6 per token on average (12 of the reviews in float32, 2026-11-29).
 """
 
 from __future__ import annotations
