@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -84,7 +86,19 @@ def _report(request: Request) -> Response:
     file = datasets.files.get(request.path_params["file_id"])
     check = datasets.tasks.check(_check_request(request, file))
     values = _report_values(request, file, check)
-    return render(request, "data/report.html.j2", is_new=isinstance(check, CheckResult), **values)
+    if isinstance(check, CheckResult):
+        values["page_url"] = _page_url(request, file)
+    return render(request, "data/report.html.j2", **values)
+
+
+def _page_url(request: Request, file: DatasetFile) -> str:
+    """The page that asks for a part of itself, with the rows and the row that the user has chosen meanwhile."""
+    path = url_of(request, f"/data/{file.id}")
+    with suppress(ValueError):
+        current = urlsplit(request.headers.get("hx-current-url", ""))
+        if current.path == path and current.query:
+            return f"{path}?{current.query}"
+    return url_of(request, f"/data/{file.id}", **_rules(request))
 
 
 def _row(request: Request) -> Response:
@@ -206,6 +220,7 @@ def _report_values(request: Request, file: DatasetFile, check: CheckResult | Tas
         "rules": _rules(request),
         "query": _query(request),
         "has_fixes": bool(report and any(finding.fix for finding in report.findings)),
+        "page_url": "",
     }
 
 

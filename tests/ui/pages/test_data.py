@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Callable
@@ -170,6 +171,24 @@ def test_page_of_a_dataset_that_is_being_checked(
     monkeypatch.setattr("ftpipe.ui.pages.data.SMALL_SECONDS", 30)
     assert "no disk" in client.get(url).text
     assert "no disk" in client.get(f"{url}/report").text
+
+
+def test_page_keeps_rows_and_row_when_its_check_ends(client: TestClient, project: Project, own_home: Path) -> None:
+    """What the user has chosen while the check ran; the URL of another page does not count."""
+    path = write(own_home, [row(f"question {n}") for n in range(250)])
+    url = address(project, path)
+    assert re.search(r'<tr class="current">.*?>1</a>', client.get(url).text, re.S)
+    current = f"http://127.0.0.1/{url[1:]}?line=101&row=105&q=question#row"
+    report = client.get(f"{url}/report", headers={"hx-request": "true", "hx-current-url": current}).text
+    refresh = html.unescape(re.search(r'id="report"[^>]*hx-get="([^"]*)"', report)[1])  # type: ignore[index]
+    assert refresh == f"{url}?line=101&row=105&q=question"
+    page = client.get(refresh, headers={"hx-request": "true"}).text
+    assert re.search(r'<tr class="current">.*?>105</a>', page, re.S)
+    assert "<h2>Line 105</h2>" in page
+    for other in ("http://127.0.0.1/data?line=2", "http://[", "", f'http://x{url}?a="><script>'):
+        report = client.get(f"{url}/report", headers={"hx-current-url": other}).text
+        assert re.search(rf'hx-get="{url}[^"<>]*" hx-trigger="load"', report)
+        assert "line=2" not in report
 
 
 def test_model_says_what_computes_losses(client: TestClient, project: Project, own_home: Path) -> None:
