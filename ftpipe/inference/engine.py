@@ -11,9 +11,11 @@ its published wheels.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,8 @@ DEFAULT_MAX_TOKENS = 1024
 """Tokens of an answer if the request sets no limit; small models may never stop by themselves."""
 DEFAULT_MAX_NUM_SEQS = 32
 """Answers that are computed at the same time; on two CPU cores more tokens per second are not to be had with more."""
+MAX_CACHED_CONVERSATIONS = 4
+"""Conversations whose tokens are kept: the ``n`` answers to a request arrive one after the other."""
 
 MAX_CHARACTERS_PER_TOKEN = 16
 """Of a conversation's characters per token of the context; English has 4 to 5. With more, nothing is rendered and
@@ -128,6 +132,14 @@ class Engine:
         self._models.clear()
 
 
+class _Conversation:
+    """The ids of a conversation, once one of its answers has tokenized it."""
+
+    def __init__(self, _key: str) -> None:
+        self.lock = threading.Lock()
+        self.ids: list[int] | None = None
+
+
 class _LoadedModel:
     """A base model in memory with its tokenizer, and the thread that computes its answers."""
 
@@ -146,6 +158,8 @@ class _LoadedModel:
         self._tokenizer = tokenizer
         self._chat_tokenizer = chat_tokenizer
         self._stop_token_ids = stop_token_ids(model, tokenizer) | {chat_tokenizer.end_of_turn()}
+        self._conversation = lru_cache(maxsize=MAX_CACHED_CONVERSATIONS)(_Conversation)
+        self._conversation_lock = threading.Lock()
         self._vocabulary_lock = threading.Lock()
         self._vocabulary: Vocabulary | None = None
 
@@ -194,7 +208,7 @@ class _LoadedModel:
         """
         prompt, size = request.prompt, self.batch_model.vocabulary_size
         if prompt is None:
-            return self._chat_tokenizer.prompt(request.messages, request.tools, request.chat_template_kwargs)
+            return self._tokenize_conversation(request)
         ids = [int(id_) for id_ in (self._tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt)]
         if isinstance(prompt, str) and ids[1:2] == [self._tokenizer.bos_token_id] == ids[:1]:
             ids = ids[1:]  # the text begins with the token that the tokenizer adds
@@ -205,6 +219,17 @@ class _LoadedModel:
         if not ids:
             raise UsageError("the prompt is empty", "give a prompt of one token at least")
         return ids
+
+    def _tokenize_conversation(self, request: GenerationRequest) -> list[int]:
+        """Ids of a conversation; those of another one do not wait for it."""
+        messages, tools, variables = request.messages, request.tools, request.chat_template_kwargs
+        key = json.dumps([messages, tools, None if variables is None else dict(variables)])
+        with self._conversation_lock:
+            conversation = self._conversation(key)
+        with conversation.lock:
+            if conversation.ids is None:
+                conversation.ids = self._chat_tokenizer.prompt(messages, tools, variables)
+        return list(conversation.ids)
 
 
 def _check_characters(request: GenerationRequest, context_length: int) -> None:

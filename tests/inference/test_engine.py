@@ -78,6 +78,30 @@ def test_engine_counts_prompt_tokens_without_generating(engine: Engine, model_di
         generate(engine, model_dir, max_tokens=0, messages=[{"role": "user", "content": "x " * 5000}])
 
 
+def test_engine_tokenizes_the_conversation_of_several_answers_once(
+    engine: Engine, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They arrive at the same time, and each is an answer to what its own request says."""
+    conversations: list[str] = []
+    prompt = ChatTokenizer.prompt
+
+    def record(self: ChatTokenizer, messages: list[dict[str, Any]], *others: Any) -> list[int]:
+        conversations.append(messages[0]["content"])
+        return prompt(self, messages, *others)
+
+    monkeypatch.setattr(ChatTokenizer, "prompt", record)
+    threads = [
+        threading.Thread(target=generate, args=(engine, model_dir), kwargs={"messages": messages, "seed": seed})
+        for seed in range(8)
+        for messages in ([{"role": "user", "content": "one of two"}], [{"role": "user", "content": "two of two"}])
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(conversations) == ["one of two", "two of two"]
+
+
 def test_engine_last_delta_has_reason_and_totals(engine: Engine, model_dir: Path) -> None:
     """Only the last piece has a reason and numbers."""
     deltas = generate(engine, model_dir)
