@@ -139,7 +139,9 @@ class Journal:
     @contextmanager
     def claim(self, run: Run) -> Iterator[bool]:
         """Whether no other process works on this run; a process that ends in whatever way gives its claim up."""
-        name = "".join(letter if letter.isalnum() else "-" for letter in f"{run.task} {run.seed} {run.recipe}")
+        name = "".join(
+            letter if letter.isalnum() else "-" for letter in f"{run.base} {run.task} {run.seed} {run.recipe}"
+        )
         folder = self.path.with_suffix(".locks")
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / name).open("w") as file:
@@ -170,7 +172,9 @@ class Plan:
         remaining = list(self.recipes)
         for seed in range(1, self.seeds + 1):
             if self.drop_after and seed > self.drop_after:
-                earlier = [row for row in rows if row["seed"] < seed and row["task"] in self.tasks]
+                earlier = [
+                    row for row in rows if row["base"] == self.base and row["seed"] < seed and row["task"] in self.tasks
+                ]
                 worse = clearly_worse(earlier, remaining, self.tasks, range(1, seed))
                 remaining = [name for name in remaining if name not in worse or name in NEVER_DROPPED]
             for task in self.tasks:
@@ -260,13 +264,13 @@ class Runner:
 
 
 def run_all(plan: Plan, journal: Journal, runner: Measuring, deadline: float) -> bool:
-    """Make the runs that are not in the journal until the deadline; false if some are left."""
+    """Make the runs that are not in the journal until the deadline; false if some are left, also to other processes."""
     tried: set[Run] = set()
     while True:
         done = journal.runs()
         todo = [run for run in plan.runs(journal.rows()) if run not in done and run not in tried]
         if not todo:
-            return True
+            return tried <= done
         if time.monotonic() > deadline:
             return False
         run = todo[0]
@@ -286,7 +290,7 @@ def run_all(plan: Plan, journal: Journal, runner: Measuring, deadline: float) ->
 
 
 def names(text: str, known: Sequence[str], option: str) -> list[str]:
-    """A comma-separated selection; all if it is empty."""
+    """A selection, separated by semicolons; all if it is empty."""
     chosen = [name.strip() for name in text.split(";") if name.strip()] or list(known)
     if unknown := [name for name in chosen if name not in known]:
         raise SystemExit(f"{option}: there is no {unknown[0]!r}; known: {'; '.join(known)}")
@@ -321,7 +325,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     recipes = names(options.recipes, list(RECIPES), "--recipes")
     journal = Journal(options.journal)
     if options.table:
-        sys.stdout.write(tables(journal.rows(), recipes, tasks) + "\n")
+        rows = [row for row in journal.rows() if row["base"] == Path(options.base).name]
+        sys.stdout.write(tables(rows, recipes, tasks) + "\n")
         return 0
     from tests.benchmarks.train import base_dir
 

@@ -99,6 +99,11 @@ def test_plan_leaves_out_recipes_that_are_clearly_worse() -> None:
     assert {run.recipe for run in plan.runs(incomplete) if run.seed == 3} == set(EFFECTS)
 
 
+def test_plan_does_not_compare_runs_from_other_bases() -> None:
+    plan = Plan("other", TASKS, tuple(EFFECTS), seeds=3, drop_after=2)
+    assert {run.recipe for run in plan.runs(made_rows(2)) if run.seed == 3} == set(EFFECTS)
+
+
 def test_clearly_worse_needs_the_same_direction_in_the_tasks() -> None:
     """A recipe that is better in one task and worse in others stays."""
     rows = [item for item in made_rows(2) if item["recipe"] != "rank 32"]
@@ -183,6 +188,24 @@ def test_runs_in_the_journal_are_not_repeated(tmp_path: Path) -> None:
     assert run_all(plan, journal, second, deadline=math.inf)
     assert second.measured == list(plan.runs([]))[2:]
     assert not run_all(Plan("base", ("code",), ("brief",), 1, 0), journal, FakeRunner(), deadline=time.monotonic() - 1)
+
+
+def test_run_of_another_process_is_left_and_not_complete(tmp_path: Path) -> None:
+    """The caller removes the locks of a complete benchmark; another process still needs its own."""
+    plan = Plan("base", ("labels",), ("brief", "rank 8"), seeds=1, drop_after=0)
+    journal, other, runner = Journal(tmp_path / "journal.jsonl"), Journal(tmp_path / "journal.jsonl"), FakeRunner()
+    theirs, ours = plan.runs([])
+    with other.claim(theirs):
+        assert not run_all(plan, journal, runner, deadline=math.inf)
+    assert runner.measured == [ours]
+
+
+def test_table_has_one_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    for base, exact in (("first", 1), ("second", 2)):
+        journal.add(Run(base, "labels", 1, "brief"), {"loss": 1.0, "exact": exact, "questions": 2})
+    main(["--journal", str(journal.path), "--base", "first", "--table"])
+    assert "| brief | 1.000, 50% |" in capsys.readouterr().out
 
 
 def test_unknown_recipe_is_refused(tmp_path: Path) -> None:
