@@ -66,10 +66,15 @@ class SearchState(Record):
         """The round that is under way, or was the last one."""
         return len(self.outcomes) - 1
 
+    @property
+    def points_by_name(self) -> dict[str, GridPoint]:
+        """Trial → its hyperparameters."""
+        return {trial_name(point): point for point in self.points}
+
     def names(self) -> list[str]:
         """The trials of the round that is under way, the best first."""
         if self.round_index == 0:
-            return [trial_name(point) for point in self.points]
+            return list(self.points_by_name)
         return survivors(self.outcomes[-2], self.rounds[self.round_index].trials)
 
     def not_started(self) -> list[str]:

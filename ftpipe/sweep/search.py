@@ -249,7 +249,6 @@ class SearchRunner(SweepRunner):
         super().__init__(pipeline, concurrency=concurrency, sleep=sleep, on_trial=on_trial, on_progress=on_progress)
         self._search, self.state = plan, plan.state
         self._on_round = on_round
-        self._points = {trial_name(point): point for point in self.state.points}
         self._budget = TimeBudget(plan.budget.seconds, plan.budget.seconds_per_epoch, clock)
         self._unsaved_seconds = 0.0
         self._pending: dict[str, int] = {}
@@ -283,7 +282,7 @@ class SearchRunner(SweepRunner):
             return
         self._on_round(current, names)
         self._save(self.state)
-        points = [self._points[name] for name in open_names]
+        points = [self.state.points_by_name[name] for name in open_names]
         if not self._search.continues:
             points = [{**point, "epochs": self._epochs(trial_name(point))} for point in points]
         planned = self.plan(self._search.spec, points, self._search.report, prices=self._search.prices)
@@ -297,7 +296,7 @@ class SearchRunner(SweepRunner):
         return min(self._own_epochs(name), self.state.rounds[self.state.round_index].epochs)
 
     def _own_epochs(self, name: str) -> int:
-        return int(self._points[name].get("epochs", self.state.rounds[-1].epochs))
+        return int(self.state.points_by_name[name].get("epochs", self.state.rounds[-1].epochs))
 
     def _new_epochs(self, name: str) -> int:
         """Epochs that the round that is under way trains."""
@@ -417,7 +416,7 @@ class SearchRunner(SweepRunner):
 
     def _trial(self, name: str, outcome: Outcome, current: Round) -> Trial:
         """A run of the search; one without a model was stopped, or it failed."""
-        run, point = self.pipeline.registry.runs.get(outcome.run_id or ""), self._points[name]
+        run, point = self.pipeline.registry.runs.get(outcome.run_id or ""), self.state.points_by_name[name]
         epochs = min(self._own_epochs(name), current.epochs)
         if not self._search.continues:
             point = {**point, "epochs": epochs}

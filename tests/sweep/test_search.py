@@ -18,7 +18,7 @@ from ftpipe.providers.provider import Provider
 from ftpipe.records import Hyperparameters, Run, RunSpec
 from ftpipe.records.sweep import Sweep
 from ftpipe.sweep.grid import parse_grid
-from ftpipe.sweep.halving import SearchState, write_state
+from ftpipe.sweep.halving import SearchState, plan_rounds, write_state
 from ftpipe.sweep.search import Budget, SearchPlan, SearchPlanner, SearchRunner
 from tests.cli.conftest import WHILE_BASES_LIVE
 from tests.fakes.epoch_trainer import EpochTrainer, Loss, loss_by_rate
@@ -250,6 +250,17 @@ def test_job_that_ran_on_while_nobody_watched_is_compared_at_the_same_epoch(here
     here.search()
     outcome = here.runner.state.outcomes[0][seen[0]]
     assert outcome.loss == here.client.loss(here.client.hyperparameters(job_id), 2)
+
+
+def test_search_that_another_process_has_begun_trains_the_trials_of_its_journal(here: SearchHarness) -> None:
+    """Both were planned before; the estimate of one has allowed other trials."""
+    plan = here.plan_search()
+    others = ({"learning_rate_multiplier": 0.25, "epochs": 4}, {"learning_rate_multiplier": 0.125, "epochs": 4})
+    write_state(plan.path, plan.state.model_copy(update={"points": others, "rounds": plan_rounds(2, 4)}))
+    runner = SearchRunner(here.pipeline(), plan, clock=here.clock)
+    runner.search()
+    assert runner.result(alias="desk@best").trials[0].name == "learning_rate_multiplier=0.125 epochs=4"
+    assert sorted(here.rates()) == [0.125, 0.25]
 
 
 def test_lost_pause_is_sent_again(here: SearchHarness) -> None:
