@@ -42,7 +42,7 @@ class Outcome(Record):
     loss: float | None = None
     """Validation loss at the end of the round; ``None`` for a trial without one."""
     epochs: int = 0
-    """Epochs that it was trained in this round."""
+    """Epochs that it was trained in this round; 0 if it failed."""
 
 
 class SearchState(Record):

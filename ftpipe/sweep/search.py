@@ -286,10 +286,7 @@ class SearchRunner(SweepRunner):
         if not self._search.continues:
             points = [{**point, "epochs": self._epochs(trial_name(point))} for point in points]
         planned = self.plan(self._search.spec, points, self._search.report, prices=self._search.prices)
-        done = self.train(list(zip(open_names, (plan for _, plan in planned), strict=True)))
-        for name in open_names:
-            if name not in self.state.outcomes[-1]:  # refused by the endpoint
-                self._record(name, done[name], None)
+        self.train(list(zip(open_names, (plan for _, plan in planned), strict=True)))
 
     def _epochs(self, name: str) -> int:
         """Up to which epoch a trial is trained in the round that is under way."""
@@ -306,6 +303,7 @@ class SearchRunner(SweepRunner):
 
     def may_begin(self, name: str) -> bool:
         """Whether the time suffices for one more trial in this round, and for the best one to get to its end."""
+        self._pending.pop(name, None)  # an attempt to begin it that was put off by a rate limit
         is_first = not self._pending and not any(one.run_id for one in self.state.outcomes[-1].values())
         last = self.state.rounds[-1].epochs
         to_the_end = last - self.state.rounds[self.state.round_index].epochs * self._search.continues
@@ -321,9 +319,13 @@ class SearchRunner(SweepRunner):
     def begin(self, name: str, run: Run) -> Run:
         """Create the job of a trial, or continue it; one that ran on while nobody watched is paused."""
         had_job = run.job is not None
-        run = super().begin(name, run)
+        try:
+            run = super().begin(name, run)
+        except RequestRefusedError:
+            self._record(name, run, None)
+            raise
         if had_job and self._search.continues and run.state == RunState.CREATED:
-            run = self.pipeline.refresh(run)
+            run = self._poll(run)
             jobs = self.pipeline.provider.jobs
             act = jobs.pause if self._is_trained_enough(name, run) else jobs.resume
             if run.job is not None and not run.job.is_finished:
@@ -362,7 +364,8 @@ class SearchRunner(SweepRunner):
     def _record(self, name: str, run: Run, loss: float | None) -> None:
         self._count_time()
         self._pending.pop(name, None)
-        self._save(self.state.with_outcome(name, Outcome(run_id=run.id, loss=loss, epochs=self._new_epochs(name))))
+        epochs = self._new_epochs(name) if run.state in (RunState.CREATED, RunState.REGISTERED) else 0
+        self._save(self.state.with_outcome(name, Outcome(run_id=run.id, loss=loss, epochs=epochs)))
 
     def _count_time(self) -> None:
         """Add the time since the last call; it is saved now and then."""

@@ -23,7 +23,7 @@ from ftpipe.sweep.search import Budget, SearchPlan, SearchPlanner, SearchRunner
 from tests.cli.conftest import WHILE_BASES_LIVE
 from tests.fakes.epoch_trainer import EpochTrainer, Loss, loss_by_rate
 from tests.fakes.harness import Harness, SimulatedCrash
-from tests.fakes.openai_client import Fault, never_sent
+from tests.fakes.openai_client import Fault, never_sent, status_error
 
 AXES = ["learning_rate_multiplier=1,0.5,2,4", "epochs=4"]
 SHORT_AXES = ["learning_rate_multiplier=1,0.5,2,4", "epochs=2"]
@@ -304,6 +304,24 @@ def test_time_that_is_up_starts_no_further_trial_but_ends_the_best(here: SearchH
     assert state.spent_seconds <= 1.5
     assert sweep.trials[0].model is not None
     assert here.search(Budget(seconds=1.5)) == sweep
+
+
+def test_time_counts_no_epochs_of_trials_that_failed(here: SearchHarness) -> None:
+    """Otherwise an epoch would seem to be short. The first trial is refused, the second one fails after an epoch."""
+    here.client.fail_next("jobs.create", Fault(status_error(400)))
+    here.client.failing = {0.5}
+    here.search(Budget(seconds=1000), concurrency=1)
+    outcomes = here.runner.state.outcomes[0]
+    assert [outcome.epochs for outcome in outcomes.values()] == [0, 0, 2, 2]
+    assert here.runner.state.trained_epochs == 8
+
+
+def test_trial_that_a_rate_limit_puts_off_is_counted_once(here: SearchHarness) -> None:
+    """The time suffices for two trials of four epochs; the second one is begun after a poll of the first one."""
+    here.client.fail_next("jobs.create", None, Fault(status_error(429)))
+    here.axes = ["learning_rate_multiplier=1,0.5", "epochs=4"]
+    here.search(Budget(seconds=8, seconds_per_epoch=0.9))
+    assert here.runner.state.not_started() == []
 
 
 def test_first_trial_is_trained_to_its_end_whatever_the_time(here: SearchHarness) -> None:
