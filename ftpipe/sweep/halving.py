@@ -86,6 +86,12 @@ class SearchState(Record):
         *earlier, last = self.outcomes
         return self.model_copy(update={"outcomes": (*earlier, {**last, name: outcome})})
 
+    def without_outcomes(self, names: Collection[str]) -> SearchState:
+        """The journal in which these trials of the round that is under way are still to be trained."""
+        *earlier, last = self.outcomes
+        remaining = {name: outcome for name, outcome in last.items() if name not in names}
+        return self.model_copy(update={"outcomes": (*earlier, remaining)})
+
     def next_round(self) -> SearchState | None:
         """The journal with the next round begun; ``None`` if there is none, or nobody to train in it."""
         index = self.round_index + 1

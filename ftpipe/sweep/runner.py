@@ -117,6 +117,16 @@ class SweepRunner:
         return run.state in (RunState.REGISTERED, RunState.FAILED)
 
     @property
+    def no_model_hint(self) -> str:
+        """What to do if no trial has a model."""
+        return "run `ftpipe status` for the reason"
+
+    @property
+    def no_loss_hint(self) -> str:
+        """What to do if no trial has a validation loss."""
+        return "add --validation FILE or --evaluate FILE and run the same sweep again; nothing is trained twice"
+
+    @property
     def _poll_seconds(self) -> float:
         return self.pipeline.provider.profile.poll_first_seconds
 
@@ -190,15 +200,13 @@ class SweepRunner:
             UsageError: The trials have nothing to be compared by.
         """
         if all(trial.model is None for trial in trials):
-            raise JobFailedError("no trial of the sweep produced a model", "run `ftpipe status` for the reason")
+            reason = next((f": {trial.error}" for trial in trials if trial.error), "")
+            raise JobFailedError(f"no trial of the sweep produced a model{reason}", self.no_model_hint)
         key = _by_score if compared_by == "held-out score" else _by_loss
         ranked = sorted(trials, key=key)
         best = ranked[0]
         if best.model is None or key(best) == (math.inf, math.inf):
-            raise UsageError(
-                "the trials have no validation loss, so they cannot be compared",
-                "add --validation FILE or --evaluate FILE and run the same sweep again; nothing is trained twice",
-            )
+            raise UsageError("the trials have no validation loss, so they cannot be compared", self.no_loss_hint)
         registry = self.pipeline.registry
         model = registry.runs.get(best.run_id).model
         registry.models.set_alias(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,8 @@ FOLDER = "searches"
 """In the state folder: the journals of searches, and the data that were split for them."""
 SAVE_INTERVAL_SECONDS = 10.0
 """How much of the time that was spent a kill forgets at most."""
+TRAINED_STATES = (RunState.CREATED, RunState.REGISTERED)
+"""States of the run of a trial that was trained in a round: it has a job that is paused, or a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +225,9 @@ def can_continue(pipeline: Pipeline) -> bool:
 class SearchRunner(SweepRunner):
     """Trains the rounds of a search.
 
+    A trial that fails is left out. Where jobs cost nothing, the same search again tries those of the last round again:
+    a file check may have run out of time, or a trainer may have been killed.
+
     Args:
         pipeline: Connects the endpoint and the registry.
         plan: From ``SearchPlanner``.
@@ -264,6 +269,7 @@ class SearchRunner(SweepRunner):
         waiting = "another ftpipe makes the same search; waiting for it"
         with registry.lock(self.state.key, on_wait=lambda: self.pipeline.observer.on_status(waiting)):
             self.state = read_state(self._search.path, self.state.key) or self.state
+            self.state = self.state.without_outcomes(self.retryable())
             self._budget.elapsed()
             while True:
                 self._train_round()
@@ -272,6 +278,29 @@ class SearchRunner(SweepRunner):
                     break
                 self._save(following)
             self._cancel_stopped(())
+
+    def retryable(self) -> list[str]:
+        """Trials of the last round that failed, if to try them again costs nothing; a cancelled one has not failed."""
+        if not self._search.continues:
+            return []
+        return [
+            name
+            for name, run in self._runs_of(self.state.outcomes[-1:]).items()
+            if run.state not in TRAINED_STATES and (run.job is None or run.job.status != "cancelled")
+        ]
+
+    @property
+    def no_model_hint(self) -> str:
+        """What to do if no trial has a model."""
+        if self.retryable():
+            return "run the same command to try them again"
+        paid = "" if self._search.continues else ", which are paid"
+        return f"remove {self._search.path} to search again with new jobs{paid}"
+
+    @property
+    def no_loss_hint(self) -> str:
+        """What to do if no trial has a validation loss."""
+        return "`ftpipe train --sweep KEY=V1,V2 --evaluate FILE` compares trials by held-out answers"
 
     def _train_round(self) -> None:
         names = self.state.names()
@@ -364,7 +393,7 @@ class SearchRunner(SweepRunner):
     def _record(self, name: str, run: Run, loss: float | None) -> None:
         self._count_time()
         self._pending.pop(name, None)
-        epochs = self._new_epochs(name) if run.state in (RunState.CREATED, RunState.REGISTERED) else 0
+        epochs = self._new_epochs(name) if run.state in TRAINED_STATES else 0
         self._save(self.state.with_outcome(name, Outcome(run_id=run.id, loss=loss, epochs=epochs)))
 
     def _count_time(self) -> None:
@@ -383,8 +412,8 @@ class SearchRunner(SweepRunner):
         """Cancel the paused jobs of trials that are not trained further."""
         if not self._search.continues:
             return
-        for run in self._runs(except_for=names).values():
-            if run.job is not None and run.state == RunState.CREATED:
+        for name, run in self._runs_of(self.state.outcomes).items():
+            if name not in names and run.job is not None and run.state == RunState.CREATED:
                 self._act(partial(self.pipeline.provider.jobs.cancel, run.job.id))
                 self.pipeline.refresh(run)
 
@@ -395,10 +424,10 @@ class SearchRunner(SweepRunner):
         except (RequestRefusedError, NotFoundError):
             return
 
-    def _runs(self, except_for: Sequence[str] = ()) -> dict[str, Run]:
-        """The last run of each trial that was started."""
-        ids = {name: one.run_id for outcomes in self.state.outcomes for name, one in outcomes.items() if one.run_id}
-        return {name: self.pipeline.registry.runs.get(run) for name, run in ids.items() if name not in except_for}
+    def _runs_of(self, rounds: Sequence[Mapping[str, Outcome]]) -> dict[str, Run]:
+        """The last run of each trial that was started in these rounds."""
+        ids = {name: one.run_id for outcomes in rounds for name, one in outcomes.items() if one.run_id}
+        return {name: self.pipeline.registry.runs.get(run_id) for name, run_id in ids.items()}
 
     def result(self, *, alias: str) -> Sweep:
         """Rank the trials, and point an alias to the best model by validation loss.

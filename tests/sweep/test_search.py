@@ -283,8 +283,62 @@ def test_failed_trial_is_left_out_and_not_repeated(here: SearchHarness) -> None:
 
 def test_search_without_any_model_says_so(here: SearchHarness) -> None:
     here.client.failing = {0.5, 1.0, 2.0, 4.0}
-    with pytest.raises(JobFailedError, match="no trial"):
+    with pytest.raises(JobFailedError, match="no trial") as caught:
         here.search()
+    assert "failed (server_error): it broke" in caught.value.message
+    assert caught.value.hint == "run the same command to try them again"
+
+
+def test_failed_trials_of_the_last_round_are_tried_again(here: SearchHarness) -> None:
+    """With new jobs; those that were cancelled are not, nor is anything else."""
+    here.client.failing = {0.5, 1.0, 2.0, 4.0}
+    with pytest.raises(JobFailedError):
+        here.search()
+    here.client.failing = set()
+    sweep = here.search()
+    assert here.client.calls["jobs.create"] == 8
+    assert sweep.trials[0].name == "learning_rate_multiplier=0.5 epochs=4"
+    assert here.runner.retryable() == []
+    assert here.search() == sweep
+    assert here.client.calls["jobs.create"] == 8
+
+
+def test_trial_that_fails_in_the_second_round_is_tried_again(here: SearchHarness) -> None:
+    """It had been the better one; its new job trains from the beginning."""
+
+    def break_down(_name: str, _run: Run) -> None:
+        here.client.failing = {0.5} if len(here.rounds) == 2 else set()
+
+    first = here.search(on_trial=break_down)
+    assert (first.trials[0].point["learning_rate_multiplier"], here.runner.retryable()) == (
+        1.0, ["learning_rate_multiplier=0.5 epochs=4"],
+    )  # fmt: skip
+    here.client.failing = set()
+    assert here.search().trials[0].point["learning_rate_multiplier"] == 0.5
+    assert here.client.calls["jobs.create"] == 5
+
+
+def test_trial_that_the_user_cancels_is_not_tried_again(here: SearchHarness) -> None:
+    def cancel(_name: str, run: Run) -> None:
+        if run.job is not None and len(here.rounds) == 2 and here.client.status[run.job.id] == "running":
+            here.client.status[run.job.id] = "cancelled"
+
+    with pytest.raises(JobFailedError):
+        here.search(on_trial=cancel)
+    assert here.runner.retryable() == []
+    with pytest.raises(JobFailedError):
+        here.search()
+    assert here.client.calls["jobs.create"] == 4
+
+
+def test_failed_paid_trial_is_not_paid_again(paid: SearchHarness) -> None:
+    """The error names the journal, for those who want to pay for new jobs."""
+    paid.client.failing = {0.5, 1.0, 2.0, 4.0}
+    for _ in range(2):
+        with pytest.raises(JobFailedError, match="it broke") as caught:
+            paid.search()
+    assert paid.client.calls["jobs.create"] == 4
+    assert str(paid.plan_search().path) in caught.value.hint
 
 
 def test_trials_without_validation_loss_cannot_be_compared(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from ftpipe.records import Method
 if TYPE_CHECKING:
     from ftpipe.pipeline.pipeline import Pipeline
     from ftpipe.records import Report, RunSpec
-    from ftpipe.records.sweep import GridPoint
+    from ftpipe.records.sweep import GridPoint, Sweep
     from ftpipe.sweep.halving import Round
     from ftpipe.sweep.search import SearchPlan, SearchRunner
 
@@ -114,7 +114,7 @@ def run_auto(
         sweep = runner.result(alias=options.alias or f"{spec.suffix or name}@best")
     context.add(sweep=sweep, search={**search_document(plan), **outcome_document(runner)})
     context.print_result(sweep_lines(sweep, context.style, width=context.width or DEFAULT_COLUMNS))
-    context.print_status(outcome_lines(runner))
+    context.print_status(outcome_lines(runner, sweep))
     scores = scorer(context, settings, provider, spec, options.evaluate, options.max_tokens)
     if scores is not None:
         scores([pipeline.registry.models.get(sweep.best_model)])
@@ -219,8 +219,13 @@ def outcome_document(runner: SearchRunner) -> dict[str, object]:
     return {"spent_seconds": round(runner.state.spent_seconds, 1), "not_started": runner.state.not_started()}
 
 
-def outcome_lines(runner: SearchRunner) -> Iterator[str]:
-    """How long a search took, and which trials it left out."""
+def outcome_lines(runner: SearchRunner, sweep: Sweep) -> Iterator[str]:
+    """How long a search took, which trials failed, and which ones it left out."""
     yield f"searched for {duration(runner.state.spent_seconds)}"
     if names := runner.state.not_started():
         yield f"{plural(len(names), 'trial')} did not start in a round, because the time was up: {', '.join(names)}"
+    for trial in sweep.trials:
+        if trial.model is None and trial.error:
+            yield f"failed: {sanitize_line(trial.name, 80)}: {sanitize_line(trial.error, 300)}"
+    if names := runner.retryable():
+        yield f"run the same command to try {plural(len(names), 'trial')} of the last round again"
