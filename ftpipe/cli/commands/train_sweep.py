@@ -172,6 +172,7 @@ class TrialBars(TrialReporter):
         self._bars = rich.Progress(*columns, *details, console=console(context), transient=True)
         self._all = self._bars.add_task("trials", total=trials, detail="")
         self._tasks: dict[str, rich.TaskID] = {}
+        self._ended: set[str] = set()
 
     def __enter__(self) -> Self:
         """Start drawing."""
@@ -183,14 +184,15 @@ class TrialBars(TrialReporter):
         self._bars.stop()
 
     def on_trial(self, name: str, run: Run) -> None:
-        """Start or end the bar of a trial."""
+        """Start or end the bar of a trial; a search also calls this when it pauses one, and in each round."""
         super().on_trial(name, run)
         task = self._tasks.pop(name, None)
         if task is not None:
             self._bars.remove_task(task)
         if run.state in (RunState.REGISTERED, RunState.FAILED):
-            self._bars.advance(self._all)
-        else:
+            self._ended.add(name)
+            self._bars.update(self._all, completed=len(self._ended))
+        elif task is None:
             self._tasks[name] = self._bars.add_task(sanitize_line(name, 60), total=None, detail="")
 
     def on_progress(self, name: str, run: Run) -> None:

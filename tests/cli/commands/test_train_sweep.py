@@ -94,6 +94,27 @@ def test_sweep_reports_progress_of_a_trial_now_and_then(cli: CliEnvironment) -> 
     assert len(written) == 4
 
 
+def test_bars_end_when_a_search_pauses_a_trial_and_count_it_once(cli: CliEnvironment) -> None:
+    """Also if a trial has a model in each of several rounds."""
+    from ftpipe.cli.commands.train_sweep import TrialBars
+    from ftpipe.records import RunState
+    from ftpipe.registry import open_registry
+    from tests.cli.cli_runner import FakeCliContext
+
+    cli.run("train", str(chat_file("train.jsonl")), "--provider", "openai", "--yes", "--epochs", "3")
+    registry = open_registry()
+    [trained] = registry.runs.recent()
+    paused = trained.model_copy(update={"state": RunState.CREATED})
+    bars = TrialBars(FakeCliContext(), registry, trials=2)
+    shown = []
+    for run in (paused, paused, paused, trained, trained):
+        bars.on_trial("epochs=3", run)
+        shown.append([(task.description, task.completed) for task in bars._bars.tasks])
+    registry.close()
+    start, running = ("trials", 0), [("trials", 0), ("epochs=3", 0)]
+    assert shown == [running, [start], running, [("trials", 1)], [("trials", 1)]]
+
+
 def test_sweep_of_unknown_hosted_base_is_refused_before_the_question(cli: CliEnvironment) -> None:
     """Nothing is uploaded, no trial is recorded, and nobody is asked to pay."""
     cli.server.fail_next("models.retrieve", Fault(status_error(404, code="model_not_found")))
