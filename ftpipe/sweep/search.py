@@ -122,8 +122,10 @@ class SearchPlanner:
 
         Raises:
             CostLimitError: Two trials may cost more than the budget, or the price is not known.
-            UsageError: Two trials take longer than the budget, or the endpoint does not take what is requested.
+            UsageError: Two trials take longer than the budget, or endpoint or search do not take what is requested.
         """
+        if any(point.get("epochs") == "auto" for point in points):
+            raise UsageError("a search cannot try epochs=auto, because its rounds end at epochs", "give a number")
         key = self._key(points)
         path = (folder or state_dir() / FOLDER) / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
         state = read_state(path, key)

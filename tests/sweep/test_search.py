@@ -437,5 +437,12 @@ def test_money_decides_about_the_number_of_trials(paid: SearchHarness) -> None:
     assert sum(costs) <= free.cost * 0.7
 
 
+def test_epochs_that_are_not_a_number_are_refused_before_anything_is_sent(here: SearchHarness) -> None:
+    with pytest.raises(UsageError, match="epochs=auto") as caught:
+        here.plan_search(axes=["epochs=auto,3"])
+    assert caught.value.hint
+    assert not here.client.calls
+
+
 def test_search_with_another_budget_is_another_search(here: SearchHarness) -> None:
     assert here.plan_search(Budget(seconds=9)).path != here.plan_search(Budget(seconds=10)).path
