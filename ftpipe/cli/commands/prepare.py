@@ -39,6 +39,7 @@ from ftpipe.reports.dataset_summary import cost_lines, dataset_line, not_checked
 if TYPE_CHECKING:
     from ftpipe.dataset.check_settings import CheckSettings
     from ftpipe.dataset.fixes import FixResult
+    from ftpipe.dataset.split import SplitSizes
     from ftpipe.records.token_mask import TokenMask
 
 VERBOSE_PER_RULE = 1000
@@ -199,7 +200,7 @@ def prepare(context: CliContext, /, **params: Any) -> None:
         alternative=after_changes(report, request, options),
     )
     if options.split is not None:
-        request = split_data(request, options.split, settings.config.seed or 0, work_folder)
+        request, _ = split_data(request, options.split, settings.config.seed or 0, work_folder / "split")
         report = check_halves(context, request, check)
     done = prepared.write(report, folder, source=source, model=request.model, inputs=inputs, force=context.force)
     show_next(context, settings, done, report)
@@ -438,14 +439,16 @@ def require_no_errors(
     )
 
 
-def split_data(request: DatasetRequest, fraction: float, seed: int, work_folder: Path) -> DatasetRequest:
-    """Split the dataset into two files in ``work_folder``, and return the request for both."""
+def split_data(request: DatasetRequest, fraction: float, seed: int, folder: Path) -> tuple[DatasetRequest, SplitSizes]:
+    """Split the dataset into two files in ``folder``; the request for both, and their sizes.
+
+    Raises:
+        DatasetError: The data cannot be split.
+    """
     from ftpipe.dataset.split import split
 
-    train, validation, _ = split(
-        request.data, fraction=fraction, seed=seed, output_dir=work_folder / "split", force=True
-    )
-    return replace(request, data=train, validation=validation)
+    train, validation, sizes = split(request.data, fraction=fraction, seed=seed, output_dir=folder, force=True)
+    return replace(request, data=train, validation=validation), sizes
 
 
 def check_halves(context: CliContext, request: DatasetRequest, check: Callable[[DatasetRequest], Report]) -> Report:

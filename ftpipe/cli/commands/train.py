@@ -241,13 +241,10 @@ def train(context: CliContext, /, **params: Any) -> None:
         require_named_provider(settings, request, options)
         require_open_provider(settings, request)
         name = request.data.stem
-        if options.auto:
+        spec, report = check_data(context, settings, request, options)
+        if options.auto and request.validation is None:
             request = split_for_search(context, request, seed=settings.config.seed or 0)
-        report = validate_and_count(context, settings, request, for_job=True)
-        spec = spec_of(settings, request, report, serve_as=options.serve_as)
-        if options.skip_bad_rows:
-            spec = with_skipped_rows(spec)
-        show_findings(context, report, request, skip_bad_rows=spec.hyperparameters.extra.get("skip_bad_rows") is True)
+            spec, report = check_data(context, settings, request, options)
     if options.auto or options.sweep:
         check_memory(context, settings, spec, report)
         if options.auto:
@@ -259,6 +256,22 @@ def train(context: CliContext, /, **params: Any) -> None:
     if not options.dry_run:
         remember_provider(settings)
         run_training(context, settings, plan, options, started_at=started_at)
+
+
+def check_data(
+    context: CliContext, settings: Settings, request: DatasetRequest, options: TrainOptions
+) -> tuple[RunSpec, Report]:
+    """Validate and count a dataset, show what is wrong with it, and specify the run.
+
+    Raises:
+        DatasetError: The dataset has errors.
+    """
+    report = validate_and_count(context, settings, request, for_job=True)
+    spec = spec_of(settings, request, report, serve_as=options.serve_as)
+    if options.skip_bad_rows:
+        spec = with_skipped_rows(spec)
+    show_findings(context, report, request, skip_bad_rows=spec.hyperparameters.extra.get("skip_bad_rows") is True)
+    return spec, report
 
 
 def require_named_provider(settings: Settings, request: DatasetRequest, options: TrainOptions) -> None:

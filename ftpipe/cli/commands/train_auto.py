@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ftpipe.auto_epochs import auto_epochs
 from ftpipe.cli.base_downloads import prepare_base, require_base
+from ftpipe.cli.commands.prepare import split_data
 from ftpipe.cli.commands.train_sweep import SweepOptions, make_reporter, scorer
 from ftpipe.cli.context import DEFAULT_COLUMNS, CliContext
 from ftpipe.cli.dataset_request import DatasetRequest
@@ -40,22 +41,17 @@ def split_for_search(context: CliContext, request: DatasetRequest, *, seed: int)
     Raises:
         DatasetError: The data cannot be split.
     """
-    if request.validation is not None:
-        return request
     from ftpipe.dataset.identity import sha256_of_dataset
-    from ftpipe.dataset.split import split
     from ftpipe.paths import state_dir
     from ftpipe.sweep.search import FOLDER
 
-    folder = state_dir() / FOLDER / f"data-{sha256_of_dataset(request.data)[:16]}-{seed}"
-    train, validation, sizes = split(
-        request.data, fraction=VALIDATION_FRACTION, seed=seed, output_dir=folder, force=True
-    )
+    folder = state_dir().absolute() / FOLDER / f"data-{sha256_of_dataset(request.data)[:16]}-{seed}"
+    halves, sizes = split_data(request, VALIDATION_FRACTION, seed, folder)
     context.print_status(
         f"no validation file: {sizes.validation} of {plural(sizes.train + sizes.validation, 'row')} of "
-        f"{relative_path(request.data)} are not trained and compare the trials ({relative_path(validation)})"
+        f"{relative_path(request.data)} are not trained and compare the trials (in {relative_path(folder)})"
     )
-    return replace(request, data=train.absolute(), validation=validation.absolute())
+    return halves
 
 
 def run_auto(

@@ -55,6 +55,19 @@ def test_auto_without_validation_file_splits_the_data(cli: CliEnvironment, train
     assert [path.name for path in Path().glob("*.jsonl")] == ["train.jsonl"]
 
 
+def test_auto_names_the_broken_line_of_the_users_file(cli: CliEnvironment, trainer: EpochTrainer) -> None:
+    """And not that of a file that was split off."""
+    train = chat_file("train.jsonl", rows=30)
+    rows = train.read_text(encoding="utf-8").splitlines()
+    rows[24] = rows[24].replace('"assistant"', '"narrator"')
+    train.write_text("\n".join(rows), encoding="utf-8")
+    ran = cli.run("train", str(train), "--provider", "openai", "--yes", "--auto", "--epochs", "1")
+    assert (ran.code, ".ftpipe" in ran.out + ran.err) == (1, False)
+    assert "train.jsonl: 2 errors" in ran.err
+    assert "line 25" in ran.out
+    assert not trainer.calls
+
+
 def test_auto_dry_run_says_what_is_tried_and_what_it_costs(cli: CliEnvironment, trainer: EpochTrainer) -> None:
     data = str(chat_file("train.jsonl", rows=40))
     paid = cli.run("train", data, "--provider", "openai", "--auto", "--dry-run")
