@@ -20,7 +20,7 @@ from ftpipe.records import Method
 if TYPE_CHECKING:
     from ftpipe.pipeline.pipeline import Pipeline
     from ftpipe.records import Report, RunSpec
-    from ftpipe.records.sweep import GridPoint, Sweep
+    from ftpipe.records.sweep import Sweep
     from ftpipe.sweep.halving import Round
     from ftpipe.sweep.search import SearchPlan, SearchRunner
 
@@ -85,7 +85,7 @@ def run_auto(
     prepare_base(context, provider, spec.model)
     pipeline = context.pipeline(provider, context.registry(settings))
     plan = plan_search(pipeline, settings, spec, report, options)
-    context.add(search=search_document(plan), trials=[point_name(point) for point in plan.state.points])
+    context.add(search=search_document(plan), trials=list(plan.state.points_by_name))
     context.print_status(search_lines(plan, pipeline))
     if options.dry_run:
         return
@@ -163,13 +163,6 @@ def plan_search(
     return SearchPlanner(pipeline, spec, report, budget, prices).plan(parse_grid(axes), default_epochs=epochs)
 
 
-def point_name(point: GridPoint) -> str:
-    """A trial's name."""
-    from ftpipe.sweep.grid import trial_name
-
-    return trial_name(point)
-
-
 def search_lines(plan: SearchPlan, pipeline: Pipeline) -> Iterator[str]:
     """What a search will do, and what it needs."""
     profile, state = pipeline.provider.profile, plan.state
@@ -195,8 +188,8 @@ def search_lines(plan: SearchPlan, pipeline: Pipeline) -> Iterator[str]:
     if state.outcomes != ({},):
         spent = duration(state.spent_seconds)
         yield f"  {'journal':<8}this search was begun before and continues; it has taken {spent} so far"
-    for point in state.points:
-        yield f"  {sanitize_line(point_name(point), 100)}"
+    for name in state.points_by_name:
+        yield f"  {sanitize_line(name, 100)}"
 
 
 def search_document(plan: SearchPlan) -> dict[str, object]:
