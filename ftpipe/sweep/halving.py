@@ -16,7 +16,7 @@ from ftpipe.records.sweep import GridPoint
 from ftpipe.sweep.grid import trial_name
 
 TRIAL_COUNTS = (32, 16, 8, 4, 2)
-"""Numbers of trials that are halved without a rest; the largest one that the budget allows is taken."""
+"""Powers of two, so that every round is exactly half of the last one; the largest that the budget allows is taken."""
 DEFAULT_TRIALS = 8
 """Trials of a search without a budget."""
 RATE_FACTORS, RANKS, EPOCH_FACTORS = (1.0, 0.5, 2.0), (16, 8, 32), (1, 2)
@@ -93,7 +93,7 @@ class SearchState(Record):
         return self.model_copy(update={"outcomes": (*earlier, remaining)})
 
     def next_round(self) -> SearchState | None:
-        """The journal with the next round begun; ``None`` if there is none, or nobody to train in it."""
+        """The journal with the next round begun; ``None`` if there is none, or no trial to train in it."""
         index = self.round_index + 1
         if index == len(self.rounds) or not survivors(self.outcomes[-1], 1):
             return None
@@ -121,7 +121,7 @@ def default_axes(names: Sequence[str], *, epochs: int, given: Collection[str]) -
 
 
 def choose_points(points: Sequence[GridPoint], count: int, *, seed: int) -> tuple[GridPoint, ...]:
-    """The first point of a grid, and others by chance, in that order; the same seed chooses the same."""
+    """The first point of a grid, then others at random; the same seed chooses the same."""
     first, *others = points
     random.Random(seed).shuffle(others)  # noqa: S311  # reproducible, not secret
     return (first, *others[: count - 1])

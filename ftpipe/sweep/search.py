@@ -177,7 +177,7 @@ class SearchPlanner:
         return True
 
     def _cost(self, points: Sequence[GridPoint], epochs_of: Sequence[int], rounds: Sequence[Round]) -> float | None:
-        """The most that the jobs of all rounds cost: those of the dearest trials; ``None`` for an unknown price."""
+        """The most that all jobs cost, if the most expensive trials survive; ``None`` if a price is unknown."""
         if not self._runner.pipeline.provider.profile.paid:
             return 0.0
         total = 0.0
