@@ -22,7 +22,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
@@ -98,8 +98,14 @@ class Run:
 
 
 @cache
+def known_tasks() -> Mapping[str, Task]:
+    """Every task by its name, also the one with all tickets."""
+    return {**all_tasks(), SUPPORT_DESK: whole_support_desk()}
+
+
+@cache
 def _digest(task: str, seed: int) -> str:
-    return {**all_tasks(), SUPPORT_DESK: whole_support_desk()}[task].digest(seed)
+    return known_tasks()[task].digest(seed)
 
 
 class Journal:
@@ -118,9 +124,8 @@ class Journal:
 
     @staticmethod
     def _is_current(row: dict[str, Any]) -> bool:
-        is_known = row["task"] in (*all_tasks(), SUPPORT_DESK)
         return (
-            is_known
+            row["task"] in known_tasks()
             and row["settings"] == RECIPES.get(row["recipe"])
             and row["data"] == _digest(row["task"], row["seed"])
         )
@@ -192,7 +197,7 @@ class Measuring(Protocol):
 class Runner:
     """Trains runs, and answers the held-out questions with their adapters."""
 
-    def __init__(self, base: Path, tasks: dict[str, Task]) -> None:
+    def __init__(self, base: Path, tasks: Mapping[str, Task]) -> None:
         self.base = base
         self.tasks = tasks
 
@@ -320,8 +325,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train what is missing, or print the tables."""
     options = parse(arguments)
-    every_task = {**all_tasks(), SUPPORT_DESK: whole_support_desk()}
-    tasks = names(options.tasks, list(every_task), "--tasks") if options.tasks else list(all_tasks())
+    tasks = names(options.tasks, list(known_tasks()), "--tasks") if options.tasks else list(all_tasks())
     recipes = names(options.recipes, list(RECIPES), "--recipes")
     journal = Journal(options.journal)
     if options.table:
@@ -334,7 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = Plan(base.name, tasks, recipes, options.seeds, options.drop_after)
     deadline = time.monotonic() + 60 * options.budget_minutes
     try:
-        is_complete = run_all(plan, journal, Runner(base, every_task), deadline)
+        is_complete = run_all(plan, journal, Runner(base, known_tasks()), deadline)
     except KeyboardInterrupt:
         sys.stderr.write(f"stopped; {journal.path} has {len(journal.runs())} runs, the next start continues\n")
         return 130
