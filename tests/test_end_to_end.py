@@ -41,7 +41,7 @@ def cached_models() -> Iterator[None]:
 
 @pytest.fixture
 def halfway_server() -> Iterator[None]:
-    """The endpoint of this home, whose trainers wait in the middle until they are paused."""
+    """The endpoint of this home with the base ``tiny``; its trainers wait in the middle until they are paused."""
     command = [sys.executable, "-m", "tests.server.halfway_server"]
     root = Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root)}
@@ -92,7 +92,6 @@ def test_end_to_end_default_model_learns_and_is_registered(own_home: Path, cache
 @pytest.mark.timeout(600)
 def test_end_to_end_search_continues_paused_jobs(own_home: Path, halfway_server: None) -> None:
     """Four jobs for two epochs; the better two go on where they were paused, the others are cancelled."""
-    save_base(Path(os.environ["FTPIPE_HOME"]) / "models" / "tiny")
     argv = (
         "train", str(dataset(own_home)), "--model", "tiny", "--auto", "--epochs", "4",
         "--learning-rate", "0.01", "--sweep", "lora_rank=2,4,6,8", "--json",
