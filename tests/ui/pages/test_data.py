@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Callable
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -201,11 +201,14 @@ MODELS = [LossModel("ft:tiny:<b>", "local"), LossModel("tiny", "local")]
 
 
 @pytest.fixture
-def tiny_base(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[LossModel, Ids], Any]:
-    """A base model of this machine, and an endpoint whose second token is a surprise."""
+def tiny_base(project: Project, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """A base model of this machine, and an endpoint whose second token is a surprise; it answers when this is set."""
     save_base(models_dir() / "tiny")
+    may_answer = threading.Event()
+    may_answer.set()
 
     def logprobs(model: LossModel, ids: Ids) -> list[float | None]:
+        may_answer.wait(30)
         if model == MODELS[0]:
             raise ProviderError(f"no model {model.name}", "<i>train one</i>")
         return [None, *(-6.0 if index % 2 else -0.01 for index in range(1, len(ids)))]
@@ -213,11 +216,11 @@ def tiny_base(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[Lo
     project.datasets.token_losses = TokenLosses(logprobs)
     monkeypatch.setattr(project.datasets, "loss_models", lambda base: MODELS if base == "tiny" else [])
     monkeypatch.setattr("ftpipe.ui.pages.data.TOKEN_LOSS_SECONDS", 30)
-    return logprobs
+    return may_answer
 
 
 def test_tokens_are_coloured_by_their_loss(
-    client: TestClient, project: Project, own_home: Path, tiny_base: object
+    client: TestClient, project: Project, own_home: Path, tiny_base: threading.Event
 ) -> None:
     """With numbers in titles and in a table; the page itself does not wait for the model."""
     url = address(project, write(own_home, [row("How late are you open?", "Until eight.")]))
@@ -225,8 +228,10 @@ def test_tokens_are_coloured_by_their_loss(
     plain = client.get(url, params={"row": "1", "model": "tiny"}).text
     assert "Colour by the loss under" in plain
     assert "loss-5" not in plain
+    tiny_base.clear()
     first = client.get(url, params={"row": "1", **asked}).text
     assert f'hx-get="{url}/row/1/tokens?' in first
+    tiny_base.set()
     done = client.get(f"{url}/row/1/tokens", params=asked).text
     assert "hx-get" not in done
     assert re.search(r'class="token trained loss-5" title="loss 6.000, probability 0.2 %; trained; id \d+"', done)
