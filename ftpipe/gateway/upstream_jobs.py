@@ -37,7 +37,7 @@ from ftpipe.server.protocol import new_id
 from ftpipe.server.storage import CheckpointRow, EventRow, JobRow, Store
 from ftpipe.server.storage.data_dir import DataDirectory
 from ftpipe.stages.create_job import KIND
-from ftpipe.training.step_metrics import StepMetrics
+from ftpipe.training.metrics_csv import write_metrics
 
 log = logging.getLogger("ftpipe.server.gateway")
 
@@ -285,9 +285,7 @@ class UpstreamJobs:
             return
         metrics = self._registry.jobs.metrics(remote.id)
         steps = [metric.step for metric in metrics] + [checkpoint.step for checkpoint in model.checkpoints]
-        names = StepMetrics.__dataclass_fields__
-        rows = [StepMetrics(**{name: getattr(metric, name) for name in names}) for metric in metrics]
-        self._data_dir.job(job.id).write_metrics(rows)
+        write_metrics(self._data_dir.job(job.id).metrics_file, metrics)
         with self._store.write() as tx:
             tx.jobs.update(job.id, upstream_model=model.id)
             known = {row.step for row in tx.checkpoints.for_job(job.id)}

@@ -195,7 +195,11 @@ class Event(Record):
 
 
 class TrainingMetrics(Record):
-    """Training metrics at one step; a value that was not reported is ``None``, not 0."""
+    """Losses in nats per trained token, accuracies (0-1) and rewards at one step; ``None`` if not measured, not 0.
+
+    Source: OpenAI's guide to reinforcement fine-tuning, metrics of a job, read 2026-11-29; ``zero_std_fraction`` and
+    ``kl`` are ours.
+    """
 
     step: int
     total_steps: int | None = None

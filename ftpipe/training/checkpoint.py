@@ -8,12 +8,12 @@ whole, also those of a run that shards them, so a run can resume with another nu
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from ftpipe.modeling.types import CausalModel, Optimizer
+from ftpipe.records.job import TrainingMetrics
 from ftpipe.training.lora import sharded_like, trainable_parameters, whole_tensor
-from ftpipe.training.step_metrics import StepMetrics
 
 
 @dataclass
@@ -28,7 +28,7 @@ class TrainerState:
 
     step: int
     trained_tokens: int
-    metrics: list[StepMetrics]
+    metrics: list[TrainingMetrics]
 
 
 def dump_state(model: CausalModel, optimizer: Optimizer, state: TrainerState) -> bytes:
@@ -40,7 +40,7 @@ def dump_state(model: CausalModel, optimizer: Optimizer, state: TrainerState) ->
         tensors[f"weight/{name}"] = whole_tensor(parameter)
         for key, value in optimizer.state[parameter].items():
             tensors[f"{key}/{name}"] = whole_tensor(value)
-    rows = [asdict(row) for row in state.metrics]
+    rows = [row.model_dump(exclude_none=True) for row in state.metrics]
     metadata = {"step": state.step, "trained_tokens": state.trained_tokens, "metrics": rows}
     content: bytes = save(tensors, metadata={"ftpipe": json.dumps(metadata, allow_nan=False)})
     return content
@@ -62,5 +62,5 @@ def load_state(path: Path, model: CausalModel, optimizer: Optimizer) -> TrainerS
                 if f"{key}/{name}" in names:
                     value = file.get_tensor(f"{key}/{name}")
                     optimizer.state[parameter][key] = value if key == "step" else sharded_like(parameter, value)
-    metrics = [StepMetrics(**row) for row in metadata["metrics"]]
+    metrics = [TrainingMetrics(**row) for row in metadata["metrics"]]
     return TrainerState(int(metadata["step"]), int(metadata["trained_tokens"]), metrics)

@@ -37,13 +37,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ftpipe.atomic_files import fsync, read_json, write_bytes, write_json
+from ftpipe.atomic_files import fsync, read_json, write_json
 from ftpipe.errors import LocalStateError
 from ftpipe.file_hash import sha256_of_file
 from ftpipe.modeling.device import DeviceConfig
-from ftpipe.records.job import EXTENDED_HYPERPARAMETERS, METHODS_OF
+from ftpipe.records.job import EXTENDED_HYPERPARAMETERS, METHODS_OF, TrainingMetrics
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
-from ftpipe.training.step_metrics import StepMetrics, metrics_csv
 
 log = logging.getLogger("ftpipe.training")
 
@@ -329,10 +328,6 @@ class JobDirectory:
             hyperparameters={name: resolved[name] for name in API_HYPERPARAMETERS if resolved.get(name) is not None},
         )
 
-    def write_metrics(self, rows: list[StepMetrics]) -> None:
-        """Replace ``metrics.csv``."""
-        write_bytes(self.metrics_file, metrics_csv(rows).encode())
-
     def write_result(
         self, status: str, *, trained_tokens: int, step: int, error: Mapping[str, Any] | None = None
     ) -> None:
@@ -354,14 +349,14 @@ class JobDirectory:
         )
 
     @contextmanager
-    def new_checkpoint(self, metrics: StepMetrics) -> Iterator[Path]:
+    def new_checkpoint(self, metrics: TrainingMetrics) -> Iterator[Path]:
         """A directory to write an adapter into; on leaving, it becomes ``checkpoints/step-N`` in one step."""
         target = self.checkpoint_dir(metrics.step)
         self.checkpoints_dir.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=self.checkpoints_dir, prefix=f".{target.name}-"))
         yield scratch
         files = {file.name: _file_facts(file) for file in sorted(scratch.iterdir())}
-        manifest = {"step": metrics.step, "files": files, "metrics": metrics.measured()}
+        manifest = {"step": metrics.step, "files": files, "metrics": metrics.model_dump(exclude_none=True)}
         write_json(scratch / "manifest.json", manifest, indent=1)
         for file in scratch.iterdir():
             fsync(file)

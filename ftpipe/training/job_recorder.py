@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ftpipe.atomic_files import write_bytes
+from ftpipe.records.job import TrainingMetrics
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
 from ftpipe.training.job_directory import JobDirectory, Progress
-from ftpipe.training.step_metrics import StepMetrics
+from ftpipe.training.metrics_csv import write_metrics
 from ftpipe.training.trainer import (
     CheckpointReport,
     PauseReport,
@@ -41,7 +42,7 @@ class JobRecorder:
     keep_checkpoints: int
     notes: Sequence[str] = ()
     progress: Progress = field(default_factory=Progress)
-    metrics: list[StepMetrics] = field(default_factory=list)
+    metrics: list[TrainingMetrics] = field(default_factory=list)
     _last_reported_step: int = 0
     _total_tokens: int | None = 0
     _initial_tokens: int = 0
@@ -94,7 +95,7 @@ class JobRecorder:
             step=state.step,
             trained_tokens=state.trained_tokens,
         )
-        self.directory.write_metrics(self.metrics)
+        write_metrics(self.directory.metrics_file, self.metrics)
         self._last_reported_step, messages = self.directory.reported_events()
         if STARTED not in messages:
             for message in (STARTED, *self.notes, *report.notes):
@@ -109,13 +110,14 @@ class JobRecorder:
         elapsed_seconds = time.monotonic() - self._started_at
         speed = (report.trained_tokens - self._initial_tokens) / max(1e-9, elapsed_seconds)
         if metrics.step > self._last_reported_step:
-            data = {**metrics.measured(), "total_steps": total_steps, "tokens_per_second": round(speed, 1)}
+            measured = metrics.model_dump(exclude_none=True)
+            data = {**measured, "total_steps": total_steps, "tokens_per_second": round(speed, 1)}
             self.directory.append_event(
                 f"Step {metrics.step}/{total_steps}: {_measured_text(metrics)}", event_type="metrics", data=data
             )
             self._last_reported_step = metrics.step
         self.metrics.append(metrics)
-        self.directory.write_metrics(self.metrics)
+        write_metrics(self.directory.metrics_file, self.metrics)
         if self._total_tokens is None:
             steps = max(1, metrics.step - self._initial_step)
             seconds_left = elapsed_seconds / steps * (total_steps - metrics.step)
@@ -141,7 +143,7 @@ class JobRecorder:
         self.directory.prune_checkpoints(self.keep_checkpoints)
 
 
-def _measured_text(metrics: StepMetrics) -> str:
+def _measured_text(metrics: TrainingMetrics) -> str:
     """Rewards if there are any, else losses."""
     if metrics.train_mean_reward is not None:
         values = {"mean reward": metrics.train_mean_reward, "full validation reward": metrics.full_valid_mean_reward}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ftpipe.errors import FtpipeError
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer
 from ftpipe.modeling.types import Optimizer
+from ftpipe.records.job import TrainingMetrics
 from ftpipe.training.batching import REFUSE_BAD_ROWS, BadRows, convert_rows
 from ftpipe.training.grpo import GRPOObjective, Sample, advantages, answer_example, group_parts, mean_divergence
 from ftpipe.training.hyperparameters import UPDATES_PER_BATCH
@@ -22,7 +23,6 @@ from ftpipe.training.lora import dump_adapter, trainable_parameters
 from ftpipe.training.loss import LossStats
 from ftpipe.training.rewards import RewardFunction
 from ftpipe.training.rollouts import AnswerSampler, SampledAnswer, SampleRequest
-from ftpipe.training.step_metrics import StepMetrics
 from ftpipe.training.trainer import StepInterrupted, TrainingLoop, rounded
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class ReinforcementTrainer(TrainingLoop):
         """Whether the validation rows are evaluated after a step: at an interval, and at the end."""
         return step % (self.hyperparameters.eval_interval or 1) == 0 or step == self.total_steps
 
-    def train_step(self, optimizer: Optimizer, batch: list[int], *, is_milestone: bool) -> StepMetrics:
+    def train_step(self, optimizer: Optimizer, batch: list[int], *, is_milestone: bool) -> TrainingMetrics:
         """Sample, grade, and train; what is sampled depends on seed, step and weights alone."""
         step = self.state.step + 1
         groups = self._sample(
@@ -145,8 +145,8 @@ class ReinforcementTrainer(TrainingLoop):
         samples = self._samples(groups)
         stats = self._update(optimizer, samples, step)
         learnt = {sample.prompt for sample in samples}
-        metrics = StepMetrics(
-            step,
+        metrics = TrainingMetrics(
+            step=step,
             train_loss=rounded(stats.mean_loss),
             train_mean_reward=rounded(statistics.fmean(rewards)),
             completion_tokens_mean=rounded(statistics.fmean(lengths)),
@@ -155,7 +155,7 @@ class ReinforcementTrainer(TrainingLoop):
         )
         if is_milestone and self.validation:
             valid = rounded(self._validation_reward())
-            metrics = replace(metrics, valid_mean_reward=valid, full_valid_mean_reward=valid)
+            metrics = metrics.model_copy(update={"valid_mean_reward": valid, "full_valid_mean_reward": valid})
         self.state.step = step
         self.state.trained_tokens += sum(lengths) + sum(len(group.prompt.ids) * len(group.answers) for group in groups)
         self.state.metrics.append(metrics)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from ftpipe.modeling.device import peak_memory
 from ftpipe.modeling.types import Optimizer
+from ftpipe.records.job import TrainingMetrics
 from ftpipe.training.batching import epoch_batches
 from ftpipe.training.checkpoint import TrainerState, dump_state, load_state
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
 from ftpipe.training.lora import dump_adapter, trainable_parameters
-from ftpipe.training.loss import Objective
+from ftpipe.training.loss import LossStats, Objective
 from ftpipe.training.parallel import ParallelModel
-from ftpipe.training.step_metrics import StepMetrics
 
 SAVE_INTERVAL_SECONDS = 30.0
 """Work that a kill costs at most; the state is also saved at the end of each epoch."""
@@ -53,7 +53,7 @@ class StepReport:
         peak_memory_bytes: The most memory that the reporting process has had, if the system says it.
     """
 
-    metrics: StepMetrics
+    metrics: TrainingMetrics
     trained_tokens: int
     peak_memory_bytes: int | None = None
 
@@ -62,7 +62,7 @@ class StepReport:
 class CheckpointReport:
     """An adapter that is to be kept: its files by name, and the metrics of its step."""
 
-    metrics: StepMetrics
+    metrics: TrainingMetrics
     files: dict[str, bytes]
 
 
@@ -126,7 +126,7 @@ class TrainingLoop(ABC):
         return is_epoch_end
 
     @abstractmethod
-    def train_step(self, optimizer: Optimizer, batch: list[int], *, is_milestone: bool) -> StepMetrics:
+    def train_step(self, optimizer: Optimizer, batch: list[int], *, is_milestone: bool) -> TrainingMetrics:
         """Take one step, and add it to the state."""
 
     def run(self, state_file: Path) -> Iterator[Report]:
@@ -203,7 +203,7 @@ class Trainer(TrainingLoop):
         """Compute what depends on the model before training."""
         self.objective.prepare(self.model.evaluate_rows)
 
-    def train_step(self, optimizer: Optimizer, batch: list[int], *, is_milestone: bool) -> StepMetrics:
+    def train_step(self, optimizer: Optimizer, batch: list[int], *, is_milestone: bool) -> TrainingMetrics:
         """One optimizer step; dropout is seeded by the step, so that a resumed run takes the same steps."""
         import torch
 
@@ -212,34 +212,32 @@ class Trainer(TrainingLoop):
         self.model.module.train()
         stats = self.model.backward(self.objective, batch)
         self.update_weights(optimizer, step)
-        metrics = StepMetrics(step, rounded(stats.mean_loss), rounded(stats.accuracy))
+        metrics = TrainingMetrics(step=step).model_copy(update=measured("train", stats))
         metrics = self._validate(metrics, full=is_milestone)
         self.state.step = step
         self.state.trained_tokens += sum(self.lengths[index] for index in batch)
         self.state.metrics.append(metrics)
         return metrics
 
-    def _validate(self, metrics: StepMetrics, *, full: bool) -> StepMetrics:
+    def _validate(self, metrics: TrainingMetrics, *, full: bool) -> TrainingMetrics:
         rows = self.objective.validation_rows
         if not rows:
             return metrics
         if full:
             stats = self.objective.validate(self.model.evaluate_rows, None)
-            loss, accuracy = rounded(stats.mean_loss), rounded(stats.accuracy)
-            return replace(
-                metrics,
-                valid_loss=loss,
-                valid_mean_token_accuracy=accuracy,
-                full_valid_loss=loss,
-                full_valid_mean_token_accuracy=accuracy,
-            )
+            return metrics.model_copy(update=measured("valid", stats) | measured("full_valid", stats))
         every = max(MIN_STEPS_BETWEEN_VALIDATIONS, self.total_steps // VALIDATIONS_PER_RUN)
         if metrics.step % every and metrics.step != 1:
             return metrics
         first = metrics.step // every * VALIDATION_SAMPLE_ROWS
         sample = sorted({(first + i) % rows for i in range(min(rows, VALIDATION_SAMPLE_ROWS))})
         stats = self.objective.validate(self.model.evaluate_rows, sample)
-        return replace(metrics, valid_loss=rounded(stats.mean_loss), valid_mean_token_accuracy=rounded(stats.accuracy))
+        return metrics.model_copy(update=measured("valid", stats))
+
+
+def measured(rows: str, stats: LossStats) -> dict[str, float]:
+    """Loss and accuracy of ``train``, ``valid`` or ``full_valid`` rows, by name."""
+    return {f"{rows}_loss": rounded(stats.mean_loss), f"{rows}_mean_token_accuracy": rounded(stats.accuracy)}
 
 
 def rounded(value: float) -> float:

@@ -13,8 +13,9 @@ import sys
 import time
 from pathlib import Path
 
+from ftpipe.records.job import TrainingMetrics
 from ftpipe.training.job_directory import JobDirectory, Progress
-from ftpipe.training.step_metrics import StepMetrics
+from ftpipe.training.metrics_csv import write_metrics
 
 
 class FakeTrainer:
@@ -60,8 +61,8 @@ class FakeTrainer:
         self.save_state(step)
 
     @staticmethod
-    def metrics(step: int) -> StepMetrics:
-        return StepMetrics(step, train_loss=1.0 / step, train_mean_token_accuracy=0.5)
+    def metrics(step: int) -> TrainingMetrics:
+        return TrainingMetrics(step=step, train_loss=1.0 / step, train_mean_token_accuracy=0.5)
 
     def run(self) -> int:
         """Take the steps that are left."""
@@ -92,7 +93,8 @@ class FakeTrainer:
 
     def finish(self) -> None:
         """Write the metrics and, last, the result."""
-        self.directory.write_metrics([self.metrics(step) for step in range(1, self.total_steps + 1)])
+        metrics = [self.metrics(step) for step in range(1, self.total_steps + 1)]
+        write_metrics(self.directory.metrics_file, metrics)
         self.append_line("finished.log")
         failed = self.end == "failed"
         error = {"code": "invalid_training_file", "message": "nothing to learn", "param": "training_file"}

@@ -10,9 +10,9 @@ import pytest
 
 from ftpipe.errors import LocalStateError
 from ftpipe.modeling.device import DeviceConfig
+from ftpipe.records.job import TrainingMetrics
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
 from ftpipe.training.job_directory import JobDirectory, JobSpec, Progress, TrainingPlan, WorkerConfig
-from ftpipe.training.step_metrics import StepMetrics
 
 SPEC = JobSpec(
     job_id="ftjob-1",
@@ -124,7 +124,7 @@ def test_job_directory_result_round_trip(directory: JobDirectory) -> None:
 
 def test_job_directory_checkpoint_appears_complete(directory: JobDirectory) -> None:
     for step in (2, 10, 4):
-        with directory.new_checkpoint(StepMetrics(step, train_loss=1.5)) as scratch:
+        with directory.new_checkpoint(TrainingMetrics(step=step, train_loss=1.5)) as scratch:
             (scratch / "adapter_model.safetensors").write_bytes(b"weights")
             assert not directory.checkpoint_dir(step).exists()
         assert directory.has_checkpoint(step)
@@ -138,14 +138,14 @@ def test_job_directory_checkpoint_appears_complete(directory: JobDirectory) -> N
 
 def test_job_directory_same_checkpoint_again_changes_nothing(directory: JobDirectory) -> None:
     for content in (b"first", b"second"):
-        with directory.new_checkpoint(StepMetrics(3)) as scratch:
+        with directory.new_checkpoint(TrainingMetrics(step=3)) as scratch:
             (scratch / "adapter_model.safetensors").write_bytes(content)
     assert (directory.checkpoint_dir(3) / "adapter_model.safetensors").read_bytes() == b"first"
     assert [path.name for path in directory.checkpoints_dir.iterdir()] == ["step-3"]
 
 
 def test_job_directory_remove_inputs_keeps_results(directory: JobDirectory) -> None:
-    with directory.new_checkpoint(StepMetrics(3)) as scratch:
+    with directory.new_checkpoint(TrainingMetrics(step=3)) as scratch:
         (scratch / "adapter_model.safetensors").write_bytes(b"weights")
     directory.write_result("succeeded", trained_tokens=1, step=3)
     directory.training_file.write_text("{}")
