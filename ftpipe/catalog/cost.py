@@ -40,13 +40,13 @@ def estimate(
     Source: OpenAI fine-tuning guide of January 2025 (worked case: 100,000 tokens, 3 epochs, gpt-4o-mini: 0.90 USD).
     """
     warning = price_warning(model, method, row, today)
-    known = row is not None and method is not Method.REINFORCEMENT
+    by_token = None if _is_billed_by_hour(method, row) else row
     per_epoch = tokens.billable
 
     def money(epochs: int) -> float | None:
-        if row is None or not known:
+        if by_token is None:
             return None
-        return max(row.minimum, round(per_epoch * epochs * row.price_for(method) / 1_000_000, 6))
+        return max(by_token.minimum, round(per_epoch * epochs * by_token.price_for(method) / 1_000_000, 6))
 
     return CostEstimate(
         model=model,
@@ -59,12 +59,17 @@ def estimate(
         low=money(span.low),
         expected=money(span.expected),
         high=money(span.high),
-        price_per_million=row.price_for(method) if known and row else None,
+        price_per_million=by_token.price_for(method) if by_token else None,
         price_as_of=row.as_of.isoformat() if row and row.as_of else None,
         source=row.source if row else "no price row",
         warning=warning or _minimum_note(row, money(span.expected)),
         is_lower_bound=tokens.lower_bound_examples > 0,
     )
+
+
+def _is_billed_by_hour(method: Method, row: PriceRow | None) -> bool:
+    """Whether the time of a job is paid, unless its training is free."""
+    return method is Method.REINFORCEMENT and (row is None or row.training > 0)
 
 
 def _minimum_note(row: PriceRow | None, expected: float | None) -> str:
@@ -79,7 +84,7 @@ def price_warning(model: str, method: Method, row: PriceRow | None, today: dt.da
 
     The age of other prices is told by ``ftpipe doctor``, once, and each estimate shows the date.
     """
-    if method is Method.REINFORCEMENT and (row is None or row.training):
+    if _is_billed_by_hour(method, row):
         return "Reinforcement training is billed by the hour; it cannot be estimated from tokens."
     if row is None:
         return f"No training price is known for {model or 'this model'}."

@@ -292,6 +292,16 @@ def test_count_reinforcement_has_no_token_price(tmp_path: Path) -> None:
     assert report.cost is not None and report.cost.expected is None and "by the hour" in report.cost.warning
 
 
+def test_count_reinforcement_is_free_on_the_own_machine(tmp_path: Path) -> None:
+    """As any training there; a limit can be checked."""
+    path = write(tmp_path / "a.jsonl", [graded(i) for i in range(12)])
+    report = validate(path, target="local", method="reinforcement")
+    counted = count(report, model="smollm2-135m-instruct", max_cost=0.0)
+    assert counted.cost is not None
+    assert (counted.cost.expected, counted.cost.high, counted.cost.warning) == (0.0, 0.0, "")
+    assert "FT707" not in {finding.code for finding in counted.findings}
+
+
 @pytest.mark.parametrize("price", ["five", -1, {"training": True}, {"training": 1, "as_of": "soon"}])
 def test_price_table_rejects_invalid_price(price: object) -> None:
     """With an example of a right one."""
