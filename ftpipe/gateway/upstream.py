@@ -17,6 +17,7 @@ from ftpipe.gateway.upstream_routes import UpstreamRoutes
 from ftpipe.providers.profiles import Profile
 from ftpipe.providers.provider import Provider
 from ftpipe.registry import open_registry
+from ftpipe.server.jobs.grader_requests import GraderRequests
 from ftpipe.server.jobs.validation_process import StartValidation, ValidationProcess
 from ftpipe.server.model_resolver import LISTED_OPENAI_MODELS, BaseModels, ModelResolver
 from ftpipe.server.routes import ModelRoutes
@@ -87,7 +88,13 @@ class ProviderUpstream:
         """The base models of the provider."""
         return UpstreamBaseModels(self.profile, self.default_model)
 
-    def runner(self, store: Store, data_dir: DataDirectory, settings: ServeSettings) -> JobRunner:
+    def runner(
+        self,
+        store: Store,
+        data_dir: DataDirectory,
+        settings: ServeSettings,
+        graders: GraderRequests,  # noqa: ARG002  # as in Upstream; graders run at the provider
+    ) -> JobRunner:
         """The thread that creates and polls the jobs there."""
         return UpstreamSupervisor(
             store,

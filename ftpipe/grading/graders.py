@@ -1,9 +1,10 @@
-"""Graders in OpenAI's JSON: ``string_check``, ``text_similarity``, and ``multi`` over them.
+"""Graders in OpenAI's JSON: ``string_check``, ``text_similarity``, ``score_model``, and ``multi`` over them.
 
-One implementation for the server's grader endpoints and for ``ftpipe evaluate --grader``. A template such as
-``{{item.answer}}`` names a key of the data's record (``item.expected`` is the expected answer);
+One implementation for the server's grader endpoints, reinforcement, and ``ftpipe evaluate --grader``. A template such
+as ``{{item.answer}}`` names a key of the data's record (``item.expected`` is the expected answer);
 ``{{sample.output_text}}``, ``{{sample.output_json.key[0]}}`` and ``{{sample.output_tools[0].function.name}}`` name
-parts of the model's answer. No grader runs code or calls a model.
+parts of the model's answer. Nothing here calls a model: ``model_requests`` has what is to be sent, and ``score`` takes
+the replies.
 """
 
 from __future__ import annotations
@@ -13,19 +14,25 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import ValidationError
 
-from ftpipe.errors import UsageError
 from ftpipe.grading.expression import FUNCTIONS, Expression, ExpressionError
-from ftpipe.grading.expression import MAX_CHARACTERS as MAX_EXPRESSION_CHARACTERS
+from ftpipe.grading.grader_types import (
+    MAX_CHARACTERS,
+    GraderError,
+    GraderFields,
+    Multi,
+    ScoreModel,
+    StringCheck,
+    TextSimilarity,
+)
 from ftpipe.grading.json_values import MISSING, comparable, parse_json
+from ftpipe.grading.score_model import ModelReply, chat_request, parse_score
 from ftpipe.grading.text_similarity import MEASURES
 from ftpipe.records.evaluation import Answer, Item
 
-MAX_CHARACTERS = 100_000
-"""Characters that a grader compares; some measures take time proportional to the product of two lengths."""
 MAX_COMPARED_CHARACTERS = 400_000
 """Characters that all measures of a multi grader compare together, in equal shares."""
 MAX_RENDERED_CHARACTERS = 1_000_000
@@ -36,70 +43,13 @@ MAX_PATH_CHARACTERS = 200
 _TEMPLATE = re.compile(r"\{\{([^{}]{1,300})\}\}")
 _PATH = re.compile(r"(item|sample)((?:\.[^.\[\]]+|\[\d{1,6}\])+)")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
-_OPERATIONS: dict[str, Callable[[str, str], bool]] = {
-    "eq": lambda text, reference: text == reference,
-    "ne": lambda text, reference: text != reference,
-    "like": lambda text, reference: reference in text,
-    "ilike": lambda text, reference: reference.casefold() in text.casefold(),
-}
 _UNSUPPORTED = {
     "score_model": "it calls a model",
     "label_model": "it calls a model",
     "python": "it would run code",
 }
 
-Template = Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)]
-
-
-class GraderFields(BaseModel):
-    """The fields of a grader, as OpenAI's API takes them."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
-
-
-class StringCheck(GraderFields):
-    """Compares two texts. Source: OpenAI API description, GraderStringCheck, 2026-08-21."""
-
-    type: Literal["string_check"]
-    input: Template
-    reference: Template
-    operation: Literal["eq", "ne", "like", "ilike"]
-
-    def compare(self, text: str, reference: str) -> float:
-        """1 if the comparison holds, else 0."""
-        return float(_OPERATIONS[self.operation](text, reference))
-
-
-class TextSimilarity(GraderFields):
-    """Measures how similar two texts are. Source: the same, GraderTextSimilarity."""
-
-    type: Literal["text_similarity"]
-    input: Template
-    reference: Template
-    evaluation_metric: Literal[
-        "cosine", "fuzzy_match", "bleu", "gleu", "meteor",
-        "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l",
-    ]  # fmt: skip
-
-    def compare(self, text: str, reference: str) -> float:
-        """The similarity, from 0 to 1."""
-        return MEASURES[self.evaluation_metric](text, reference)
-
-
-class Multi(GraderFields):
-    """Combines graders by an expression. Source: the same, GraderMulti; the guide has several graders by name."""
-
-    type: Literal["multi"]
-    graders: dict[str, Any]
-    calculate_output: Annotated[str, StringConstraints(min_length=1, max_length=MAX_EXPRESSION_CHARACTERS)]
-
-    def parts(self) -> dict[str, Any]:
-        """The graders by name; the API description has a single one instead."""
-        if isinstance(self.graders.get("type"), str):
-            return {str(self.graders.get("name", "grader")): self.graders}
-        return self.graders
+Part = StringCheck | TextSimilarity | ScoreModel
 
 
 @dataclass(frozen=True)
@@ -108,11 +58,11 @@ class MultiGrader:
 
     type: Literal["multi"]
     name: str
-    parts: Mapping[str, StringCheck | TextSimilarity]
+    parts: Mapping[str, Part]
     expression: Expression
 
 
-Grader = StringCheck | TextSimilarity | MultiGrader
+Grader = Part | MultiGrader
 Validate = Callable[[type[GraderFields], Mapping[str, Any], str], GraderFields]
 
 GRADER_TYPES: dict[str, type[GraderFields]] = {
@@ -120,22 +70,9 @@ GRADER_TYPES: dict[str, type[GraderFields]] = {
     "text_similarity": TextSimilarity,
     "multi": Multi,
 }
-
-
-class GraderError(UsageError):
-    """A grader that is not valid or not supported.
-
-    Args:
-        param: The field, for example ``grader.calculate_output``.
-        reason: What is wrong with it.
-        is_supported: False for a grader that OpenAI knows and ftpipe does not run.
-    """
-
-    def __init__(self, param: str, reason: str, hint: str = "", *, is_supported: bool = True) -> None:
-        super().__init__(f"{param}: {reason}", hint or "see OpenAI's guide to graders for the fields")
-        self.param = param
-        self.reason = reason
-        self.is_supported = is_supported
+"""Types that compare texts, which run everywhere."""
+MODEL_TYPES: dict[str, type[GraderFields]] = {"score_model": ScoreModel}
+"""Types that ask a model."""
 
 
 def validate_fields(model: type[GraderFields], fields: Mapping[str, Any], path: str) -> GraderFields:
@@ -152,42 +89,49 @@ def validate_fields(model: type[GraderFields], fields: Mapping[str, Any], path: 
         raise GraderError(param, error["msg"]) from exc
 
 
-def parse_grader(fields: Mapping[str, Any], path: str = "grader", *, validate: Validate = validate_fields) -> Grader:
+def parse_grader(
+    fields: Mapping[str, Any],
+    path: str = "grader",
+    *,
+    validate: Validate = validate_fields,
+    types: Mapping[str, type[GraderFields]] = GRADER_TYPES,
+) -> Grader:
     """A grader from OpenAI's JSON.
 
     Args:
         fields: The grader.
         path: Its name in errors.
         validate: Validates the fields of one grader.
+        types: The types that can be run.
 
     Raises:
         GraderError: A field is missing or wrong, or ftpipe does not run this grader.
     """
     kind = fields.get("type")
-    if isinstance(kind, str) and kind in _UNSUPPORTED:
+    if isinstance(kind, str) and kind in _UNSUPPORTED and kind not in types:
         reason = f"a grader of type {kind!r} is not supported: {_UNSUPPORTED[kind]}"
-        hint = "use --judge MODEL" if kind != "python" else f"supported types: {', '.join(GRADER_TYPES)}"
+        hint = "use --judge MODEL" if kind == "score_model" else f"supported types: {', '.join(types)}"
         raise GraderError(f"{path}.type", reason, hint, is_supported=False)
-    if not isinstance(kind, str) or kind not in GRADER_TYPES:
-        raise GraderError(f"{path}.type", f"expected one of {', '.join(GRADER_TYPES)}")
-    grader = validate(GRADER_TYPES[kind], fields, path)
+    if not isinstance(kind, str) or kind not in types:
+        raise GraderError(f"{path}.type", f"expected one of {', '.join(types)}")
+    grader = validate(types[kind], fields, path)
     if isinstance(grader, Multi):
-        return _parse_multi(grader, path, validate)
+        return _parse_multi(grader, path, validate, types)
     if isinstance(grader, TextSimilarity) and grader.evaluation_metric not in MEASURES:
         reason = f"the measure {grader.evaluation_metric!r} is not supported"
         hint = f"supported measures: {', '.join(MEASURES)}"
         raise GraderError(f"{path}.evaluation_metric", reason, hint, is_supported=False)
-    return grader  # type: ignore[return-value]  # of one of the two other types
+    return grader  # type: ignore[return-value]  # of one of the other types
 
 
-def _parse_multi(multi: Multi, path: str, validate: Validate) -> MultiGrader:
+def _parse_multi(multi: Multi, path: str, validate: Validate, types: Mapping[str, type[GraderFields]]) -> MultiGrader:
     fields = multi.parts()
     if not 1 <= len(fields) <= MAX_GRADERS:
         raise GraderError(f"{path}.graders", f"expected 1 to {MAX_GRADERS} graders by name")
     parts = {}
     for name, part in fields.items():
         part_path = f"{path}.graders.{''.join(char if char.isprintable() else '?' for char in name)[:100]}"
-        grader = parse_grader(part, part_path, validate=validate) if isinstance(part, Mapping) else None
+        grader = parse_grader(part, part_path, validate=validate, types=types) if isinstance(part, Mapping) else None
         if grader is None or isinstance(grader, MultiGrader):
             raise GraderError(part_path, "expected a grader that is not 'multi'")
         parts[name] = grader
@@ -204,12 +148,27 @@ def _parse_multi(multi: Multi, path: str, validate: Validate) -> MultiGrader:
     return MultiGrader("multi", multi.name, parts, expression)
 
 
+def parts_of(grader: Grader) -> Mapping[str, Part]:
+    """The graders that score, by name; all but ``multi`` have one, themselves."""
+    return grader.parts if isinstance(grader, MultiGrader) else {grader.name: grader}
+
+
+def models_of(grader: Grader) -> list[str]:
+    """The names of the models that a grader asks."""
+    return list(dict.fromkeys(part.model for part in parts_of(grader).values() if isinstance(part, ScoreModel)))
+
+
 def item_templates(grader: Grader) -> list[str]:
     """The templates such as ``{{item.answer}}`` that a grader reads the data's record with."""
-    parts = grader.parts.values() if isinstance(grader, MultiGrader) else [grader]
-    texts = [text for part in parts for text in (part.input, part.reference)]
+    texts = [text for part in parts_of(grader).values() for text in _texts(part)]
     found = [match for text in texts for match in _TEMPLATE.finditer(text)]
     return list(dict.fromkeys(match[0] for match in found if match[1].strip().startswith("item")))
+
+
+def _texts(part: Part) -> list[str]:
+    if isinstance(part, ScoreModel):
+        return [message.template for message in part.input]
+    return [part.input, part.reference]
 
 
 class GradingContext:
@@ -223,6 +182,7 @@ class GradingContext:
     Attributes:
         scores: The score of each part of a multi grader.
         errors: Names of what went wrong, as in OpenAI's grader results.
+        model_errors: The same of the parts that ask a model, with what happened; they have their lowest score.
     """
 
     def __init__(
@@ -230,24 +190,42 @@ class GradingContext:
     ) -> None:
         self.scores: dict[str, float] = {}
         self.errors: set[str] = set()
+        self.model_errors: dict[str, tuple[str, str]] = {}
         self._item = item
         self._output_text = output_text
         self._output_tools = list(output_tools)
 
-    def score(self, grader: Grader) -> float:
-        """The grader's score; 0 for an expression without a value."""
+    def model_requests(self, grader: Grader) -> dict[str, dict[str, Any]]:
+        """What is to be sent to models: the bodies of chats, by the names of the graders."""
+        asking = {name: part for name, part in parts_of(grader).items() if isinstance(part, ScoreModel)}
+        return {name: chat_request(part, self.render) for name, part in asking.items()}
+
+    def score(self, grader: Grader, replies: Mapping[str, ModelReply] | None = None) -> float:
+        """The grader's score; 0 for an expression without a value.
+
+        Args:
+            grader: The grader.
+            replies: What models replied to ``model_requests``.
+        """
+        replies = replies or {}
         if not isinstance(grader, MultiGrader):
-            return self._score_one(grader, MAX_CHARACTERS)
+            return self._score_one(grader.name, grader, MAX_CHARACTERS, replies)
         measures = sum(isinstance(part, TextSimilarity) for part in grader.parts.values())
         limit = min(MAX_CHARACTERS, MAX_COMPARED_CHARACTERS // max(1, measures))
-        self.scores = {name: self._score_one(part, limit) for name, part in grader.parts.items()}
+        self.scores = {name: self._score_one(name, part, limit, replies) for name, part in grader.parts.items()}
         try:
             return grader.expression.evaluate(self.scores)
         except ExpressionError:
             self.errors.add("formula_parse_error")
             return 0.0
 
-    def _score_one(self, grader: StringCheck | TextSimilarity, max_characters: int) -> float:
+    def _score_one(self, name: str, grader: Part, max_characters: int, replies: Mapping[str, ModelReply]) -> float:
+        if isinstance(grader, ScoreModel):
+            score, error, details = parse_score(grader, replies[name])
+            if error:
+                self.errors.add(error)
+                self.model_errors[name] = (error, details)
+            return score
         if isinstance(grader, StringCheck):
             return grader.compare(self.render(grader.input), self.render(grader.reference))
         return grader.compare(

@@ -20,7 +20,8 @@ from ftpipe.errors import (
     TrainingNotAvailableError,
     UsageError,
 )
-from ftpipe.grading.graders import GraderError, parse_grader
+from ftpipe.grading.grader_types import GraderError
+from ftpipe.grading.graders import GRADER_TYPES, MODEL_TYPES, parse_grader
 from ftpipe.providers.deadlines import days_left, is_closed, models_text, new_jobs_text
 from ftpipe.providers.profiles import Profile
 from ftpipe.records import CostEstimate, Hyperparameters, Method, Report, RunSpec
@@ -276,7 +277,7 @@ def reinforcement_blocker(profile: Profile, spec: RunSpec) -> UsageError | None:
         )
     if profile.target == "local":
         try:
-            parse_grader(spec.grader)
+            parse_grader(spec.grader, types={**GRADER_TYPES, **MODEL_TYPES})
         except GraderError as exc:
             return exc
     return None

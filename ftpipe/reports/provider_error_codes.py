@@ -68,7 +68,7 @@ ERROR_EXPLANATIONS = {
     ),
     "server_error": ErrorExplanation("the endpoint had an internal error; failed jobs are not billed", "train again"),
     "grader_error": ErrorExplanation(
-        "the grader of a reinforcement job failed, or gave a score that is not a number",
+        "the grader of a reinforcement job failed, gave a score that is not a number, or got no score from its model",
         "correct the grader; `POST /v1/fine_tuning/alpha/graders/run` of `ftpipe serve` tries it on one answer",
     ),
     "training_diverged": ErrorExplanation(

@@ -29,9 +29,11 @@ from ftpipe.server.api.uploads import UploadsApi
 from ftpipe.server.auth import ApiKeys, HostPolicy, build_host_policy, load_api_keys, warn_if_readable
 from ftpipe.server.batches.runner import BatchRunner
 from ftpipe.server.cancellation import ActiveRequests
+from ftpipe.server.grader_models import GraderModels
 from ftpipe.server.idempotency import InFlightKeys
 from ftpipe.server.inference.remote_engine import RemoteEngine
 from ftpipe.server.inference.worker import EngineOptions
+from ftpipe.server.jobs.grader_requests import GraderRequests
 from ftpipe.server.jobs.supervisor import Supervisor
 from ftpipe.server.jobs.validation_process import FileValidator, StartValidation, ValidationProcess
 from ftpipe.server.metrics import MeteredBackend, ServerMetrics
@@ -75,7 +77,9 @@ class Upstream(Protocol):
     def base_models(self) -> BaseModels:
         """The base models there."""
 
-    def runner(self, store: Store, data_dir: DataDirectory, settings: ServeSettings) -> JobRunner:
+    def runner(
+        self, store: Store, data_dir: DataDirectory, settings: ServeSettings, graders: GraderRequests
+    ) -> JobRunner:
         """What trains the jobs there."""
 
     def routes(self, store: Store, models: ModelResolver) -> ModelRoutes:
@@ -103,9 +107,11 @@ class ThisMachine:
         self._start_validation = start_validation
         self._routes = routes
 
-    def runner(self, store: Store, data_dir: DataDirectory, settings: ServeSettings) -> JobRunner:
+    def runner(
+        self, store: Store, data_dir: DataDirectory, settings: ServeSettings, graders: GraderRequests
+    ) -> JobRunner:
         """The supervisor of the trainers."""
-        return Supervisor(store, data_dir, settings, FileValidator(self._start_validation))
+        return Supervisor(store, data_dir, settings, FileValidator(self._start_validation), graders)
 
     def routes(self, store: Store, models: ModelResolver) -> ModelRoutes:  # noqa: ARG002  # as in Upstream
         """The routes that were given."""
@@ -137,7 +143,7 @@ class ServerContext:
     stored_completions: StoredCompletionsApi = field(default_factory=StoredCompletionsApi)
     responses: ResponsesApi
     permissions: PermissionsApi = field(default_factory=PermissionsApi)
-    graders: GradersApi = field(default_factory=GradersApi)
+    graders: GradersApi
     row_losses: RowLossesApi
     batches: BatchesApi
     batch_runner: BatchRunner
@@ -191,14 +197,13 @@ def build_context(
     active_requests, callers, metrics = ActiveRequests(), CallerCount(), ServerMetrics()
     upstream = upstream or ThisMachine(settings, base_models, start_validation, routes or NoRoutes())
     models = ModelResolver(data_dir, upstream.base_models)
-    routes, supervisor = upstream.routes(store, models), upstream.runner(store, data_dir, settings)
-    backend = MeteredBackend(engine or _build_engine(settings), metrics)
-    generator = TextGenerator(store, models, backend, callers)
-    chat = ChatCompletionsApi(store, AnswerGenerator(generator))
-    completions, responses = CompletionsApi(routes, generator), ResponsesApi(store, routes, chat)
+    routes, backend = upstream.routes(store, models), MeteredBackend(engine or _build_engine(settings), metrics)
+    chat, completions, responses = _build_answer_apis(store, routes, TextGenerator(store, models, backend, callers))
     chats = RoutedChats(chat.complete, completions.create, routes)
     handlers, has_model = _batch_handlers(chats, responses), partial(_has_model, store, models, routes)
     runner = BatchRunner(store, data_dir, handlers, has_model, settings.max_body_bytes, active_requests)
+    graders = GraderModels(chats, has_model)
+    supervisor = upstream.runner(store, data_dir, settings, GraderRequests(graders, active_requests))
     return ServerContext(
         settings=settings,
         data_dir=data_dir,
@@ -213,11 +218,12 @@ def build_context(
         engine=backend,
         files=FilesApi(data_dir),
         uploads=UploadsApi(store, data_dir, settings),
-        jobs=JobsApi(data_dir, models, settings, supervisor.wake),
+        jobs=JobsApi(data_dir, models, graders, settings, supervisor.wake),
         models=ModelsApi(data_dir, models, settings, routes),
         chat=chat,
         completions=completions,
         responses=responses,
+        graders=GradersApi(graders),
         row_losses=RowLossesApi(store, data_dir, models, settings.models_dir),
         batches=BatchesApi(data_dir, runner.endpoints, runner.wake),
         batch_runner=runner,
@@ -230,6 +236,14 @@ def _open_storage(settings: ServeSettings) -> tuple[DataDirectory, Store]:
     data_dir = DataDirectory(settings.data_dir.expanduser().absolute())
     data_dir.prepare()
     return data_dir, open_or_replace(data_dir)
+
+
+def _build_answer_apis(
+    store: Store, routes: ModelRoutes, generator: TextGenerator
+) -> tuple[ChatCompletionsApi, CompletionsApi, ResponsesApi]:
+    """What answers chats, completions of texts, and responses."""
+    chat = ChatCompletionsApi(store, AnswerGenerator(generator))
+    return chat, CompletionsApi(routes, generator), ResponsesApi(store, routes, chat)
 
 
 def _load_keys(settings: ServeSettings) -> ApiKeys:

@@ -202,6 +202,7 @@ class JobDirectory:
         self.result_file = path / "result.json"
         self.rendezvous_dir = path / ".rendezvous"  # where the processes of one machine meet
         self.policy_dir = path / ".policy"  # the adapter that reinforcement samples with
+        self.grader_dir = path / ".grader"  # the chats of a grader with models of the server
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> JobDirectory:
@@ -403,7 +404,7 @@ class JobDirectory:
 
     def partial_files(self) -> Iterator[Path]:
         """What a killed trainer left half-written; some of it may not exist."""
-        yield from (self.rendezvous_dir, self.policy_dir)
+        yield from (self.rendezvous_dir, self.policy_dir, self.grader_dir)
         yield from self.checkpoints_dir.glob(".step-*")
         for file in (self.plan_file, self.progress_file, self.metrics_file, self.state_file, self.result_file):
             yield from file.parent.glob(f".{file.name}.*")

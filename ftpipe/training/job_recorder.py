@@ -111,11 +111,13 @@ class JobRecorder:
         speed = (report.trained_tokens - self._initial_tokens) / max(1e-9, elapsed_seconds)
         if metrics.step > self._last_reported_step:
             measured = metrics.model_dump(exclude_none=True)
-            data = {**measured, "total_steps": total_steps, "tokens_per_second": round(speed, 1)}
+            data = {**measured, **report.details, "total_steps": total_steps, "tokens_per_second": round(speed, 1)}
             self.directory.append_event(
                 f"Step {metrics.step}/{total_steps}: {_measured_text(metrics)}", event_type="metrics", data=data
             )
             self._last_reported_step = metrics.step
+            if report.warning:
+                self.directory.append_event(report.warning, level="warn")
         self.metrics.append(metrics)
         write_metrics(self.directory.metrics_file, self.metrics)
         if self._total_tokens is None:

@@ -21,7 +21,7 @@ from ftpipe.training.grpo import GRPOObjective, Sample, advantages, answer_examp
 from ftpipe.training.hyperparameters import UPDATES_PER_BATCH
 from ftpipe.training.lora import dump_adapter, trainable_parameters
 from ftpipe.training.loss import LossStats
-from ftpipe.training.rewards import RewardFunction
+from ftpipe.training.rewards import Grades, RewardFunction, grader_metrics
 from ftpipe.training.rollouts import AnswerSampler, SampledAnswer, SampleRequest
 from ftpipe.training.trainer import StepInterrupted, TrainingLoop, rounded
 
@@ -113,6 +113,8 @@ class ReinforcementTrainer(TrainingLoop):
     sampler: AnswerSampler
     reward: RewardFunction
     _initial_weights: list[torch.Tensor] = field(init=False)
+    _grades: dict[str, Grades] = field(init=False, default_factory=dict)
+    _has_warned: bool = field(init=False, default=False)
 
     @property
     def lengths(self) -> list[int]:
@@ -134,7 +136,9 @@ class ReinforcementTrainer(TrainingLoop):
     def train_step(self, optimizer: Optimizer, batch: list[int], *, is_milestone: bool) -> TrainingMetrics:
         """Sample, grade, and train; what is sampled depends on seed, step and weights alone."""
         step = self.state.step + 1
+        self._grades.clear()
         groups = self._sample(
+            "train",
             [self.prompts[index] for index in batch],
             [f"{self.seed}/{step}/{index}" for index in batch],
             self.hyperparameters.group_size,
@@ -161,22 +165,37 @@ class ReinforcementTrainer(TrainingLoop):
         self.state.metrics.append(metrics)
         return metrics
 
+    def step_details(self) -> tuple[dict[str, Any], str]:
+        """What each grader did, and a warning if it fails for the first time."""
+        failing = [(grades, counts) for grades in self._grades.values() if (counts := grades.most_failing())]
+        warning = ""
+        if failing and not self._has_warned:
+            self._has_warned = True
+            grades, counts = failing[0]
+            number = f"{counts.errors.total()} of {len(grades.rewards)} answers"
+            warning = f"The grader {counts.name!r} gave {number} no score, which counts as the lowest: {counts.failure}"
+        return grader_metrics(self._grades), warning
+
     def _sample(
-        self, prompts: Sequence[Prompt], seeds: Sequence[str], count: int, *, is_interruptible: bool = False
+        self, rows: str, prompts: Sequence[Prompt], seeds: Sequence[str], count: int, *, is_interruptible: bool = False
     ) -> list[_GradedAnswers]:
-        """So many graded answers to each prompt."""
+        """So many graded answers to each prompt of the ``train`` or ``valid`` rows."""
         requests = [
             SampleRequest(prompt.ids, random.Random(f"{seed}/{number}").getrandbits(63))  # noqa: S311 - no secret
             for prompt, seed in zip(prompts, seeds, strict=True)
             for number in range(count)
         ]
         files = dump_adapter(self.model.lm.model, base_model=self.base_model)
-        answers = self.sampler.sample(files, requests, self._check_pause if is_interruptible else lambda: None)
-        groups: list[_GradedAnswers] = []
-        for number, prompt in enumerate(prompts):
-            own = answers[number * count : (number + 1) * count]
-            groups.append(_GradedAnswers(prompt, own, [self.reward.score(prompt.item, one.text) for one in own]))
-        return groups
+        check_cancelled = self._check_pause if is_interruptible else lambda: None
+        answers = self.sampler.sample(files, requests, check_cancelled)
+        items = [prompt.item for prompt in prompts for _ in range(count)]
+        graded = [(item, answer.text) for item, answer in zip(items, answers, strict=True)]
+        self._grades[rows] = grades = self.reward.score(graded, check_cancelled)
+        ends = range(count, len(answers) + 1, count)
+        return [
+            _GradedAnswers(prompt, answers[end - count : end], grades.rewards[end - count : end])
+            for prompt, end in zip(prompts, ends, strict=True)
+        ]
 
     def _check_pause(self) -> None:
         if self.should_pause():
@@ -240,6 +259,7 @@ class ReinforcementTrainer(TrainingLoop):
     def _validation_reward(self) -> float:
         """Mean reward of the validation rows; their seeds are the same in each evaluation."""
         groups = self._sample(
+            "valid",
             self.validation,
             [f"{self.seed}/validation/{number}" for number in range(len(self.validation))],
             self.hyperparameters.eval_samples or 1,

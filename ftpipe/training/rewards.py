@@ -1,14 +1,26 @@
-"""The reward of a sampled answer: the score of the job's grader."""
+"""The rewards of sampled answers: the scores of the job's grader."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ftpipe.errors import FtpipeError
 from ftpipe.formatting import sanitize_line
-from ftpipe.grading.graders import GraderError, GradingContext, item_templates, parse_grader
+from ftpipe.grading.grader_types import GraderError, ScoreModel
+from ftpipe.grading.graders import (
+    GRADER_TYPES,
+    MODEL_TYPES,
+    GradingContext,
+    MultiGrader,
+    item_templates,
+    parse_grader,
+    parts_of,
+)
+from ftpipe.grading.score_model import PARSE_ERROR, REFUSAL_ERROR, SERVER_ERROR, AskModels, ModelReply
 from ftpipe.inference.tool_call_parser import parse_tool_calls
 from ftpipe.training.job_directory import GRADER_PARAM
 
@@ -18,8 +30,16 @@ FATAL_ERRORS = {
     "other_error": "a value is nested too deeply",
 }
 """Errors of a grading that are not the answer's: the job fails instead of learning from a score of 0."""
+MAX_FAILED_PART = 0.5
+"""Part of the answers of one grading for which a model may give no score; more fail the job."""
 MAX_SHOWN_ANSWER = 120
 """Characters of an answer in an error message."""
+MODEL_HINTS = {
+    SERVER_ERROR: "see that the model answers, for example with `ftpipe chat`, and create the job again",
+    REFUSAL_ERROR: "change what the grader says to its model, or name another model",
+    PARSE_ERROR: "let the grader's input say what `result` means, allow it more tokens "
+    "(sampling_params.max_completions_tokens), or name another model",
+}
 
 
 class RewardError(FtpipeError):
@@ -28,22 +48,93 @@ class RewardError(FtpipeError):
     code = "grader_error"
 
 
+def _no_models(_bodies: Sequence[Mapping[str, Any]], _check_cancelled: Callable[[], None]) -> list[ModelReply]:
+    message = "nothing answers the models of this grader"
+    raise RewardError(message, "train at a server of `ftpipe serve`")
+
+
+@dataclass
+class GraderCounts:
+    """What one grader did for a number of answers; ``failure`` is the first of its errors."""
+
+    name: str
+    type: str
+    asks_model: bool
+    scores: float = 0.0
+    errors: Counter[str] = field(default_factory=Counter)
+    failure: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def metrics(self, rows: str, answers: int) -> dict[str, dict[str, float]]:
+        """``scores``, ``errors`` and ``usage`` in the API's names, for ``train`` or ``valid`` rows."""
+        result = {"scores": {f"{rows}_reward_mean": round(self.scores / answers, 5)}}
+        if self.asks_model:
+            counts = {error: self.errors[error] for error in (SERVER_ERROR, REFUSAL_ERROR, PARSE_ERROR)}
+            result["errors"] = _mean_and_count(rows, counts, answers)
+            tokens = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
+            result["usage"] = _mean_and_count(rows, tokens, answers)
+        return result
+
+
+def _mean_and_count(rows: str, counts: Mapping[str, int], answers: int) -> dict[str, float]:
+    means = {f"{rows}_{name}_mean": round(count / answers, 5) for name, count in counts.items()}
+    return {**means, **{f"{rows}_{name}_count": count for name, count in counts.items()}}
+
+
+@dataclass(frozen=True)
+class Grades:
+    """The rewards of answers, and what each grader did; there is at least one answer.
+
+    Attributes:
+        rewards: In the order of the answers.
+        graders: The parts of a multi grader; empty if only the reward itself is to be known.
+    """
+
+    rewards: list[float]
+    graders: list[GraderCounts]
+
+    def most_failing(self) -> GraderCounts | None:
+        """The grader that gave most answers no score; ``None`` if none failed."""
+        failing = [counts for counts in self.graders if counts.errors]
+        return max(failing, key=lambda counts: counts.errors.total(), default=None)
+
+
+def grader_metrics(rows: Mapping[str, Grades]) -> dict[str, Any]:
+    """What graders did, as an event says it: ``{"scores": {"graders": [{"name": …}]}, "errors": …, "usage": …}``.
+
+    Source: OpenAI's guide to reinforcement fine-tuning, "Training metrics", read 2026-11-29.
+
+    Args:
+        rows: ``train`` and ``valid``, as far as they were graded.
+    """
+    result: dict[str, dict[str, dict[str, Any]]] = {}
+    for kind, grades in rows.items():
+        for counts in grades.graders:
+            for group, values in counts.metrics(kind, len(grades.rewards)).items():
+                described = result.setdefault(group, {}).setdefault(counts.name, {})
+                described.update({"name": counts.name, "type": counts.type, **values})
+    return {group: {"graders": list(graders.values())} for group, graders in result.items()}
+
+
 class RewardFunction:
     """Scores answers with a grader in OpenAI's JSON.
 
     Args:
         fields: The grader.
+        ask: Asks models, for graders that do.
 
     Raises:
         RewardError: It is not a grader that ftpipe runs.
     """
 
-    def __init__(self, fields: Mapping[str, Any]) -> None:
+    def __init__(self, fields: Mapping[str, Any], ask: AskModels = _no_models) -> None:
         try:
-            self._grader = parse_grader(fields, GRADER_PARAM)
+            self._grader = parse_grader(fields, GRADER_PARAM, types={**GRADER_TYPES, **MODEL_TYPES})
         except GraderError as exc:
             raise RewardError(exc.message, exc.hint) from exc
         self._item_templates = item_templates(self._grader)
+        self._ask = ask
 
     def missing_key(self, item: Mapping[str, Any]) -> str:
         """What the grader reads of a row and the row does not have, as ``item.answer``; empty if it has all."""
@@ -54,22 +145,70 @@ class RewardFunction:
                 return template.strip("{} ")
         return ""
 
-    def score(self, item: Mapping[str, Any], answer: str) -> float:
-        """The reward of an answer.
+    def score(
+        self, answers: Sequence[tuple[Mapping[str, Any], str]], check_cancelled: Callable[[], None] = lambda: None
+    ) -> Grades:
+        """The rewards of answers.
 
         Args:
-            item: The row that the prompt comes from.
-            answer: The answer's text; tool calls in it are parsed.
+            answers: The row that a prompt comes from, and the text of the answer; tool calls in it are parsed.
+            check_cancelled: Called while models are asked; an error that it raises ends the waiting.
 
         Raises:
-            RewardError: The grader fails, or its score is not a finite number.
+            RewardError: The grader fails, or a score is not a finite number.
         """
-        calls = parse_tool_calls(answer)
-        context = GradingContext(item, answer, calls[1] if calls else ())
-        reward = context.score(self._grader)
+        contexts = [_context(item, answer) for item, answer in answers]
+        requests = [context.model_requests(self._grader) for context in contexts]
+        bodies = [body for one in requests for body in one.values()]
+        replies = iter(self._ask(bodies, check_cancelled) if bodies else ())
+        parts = parts_of(self._grader)
+        has_parts = isinstance(self._grader, MultiGrader) or bool(bodies)
+        counts = {
+            name: GraderCounts(name, part.type, isinstance(part, ScoreModel))
+            for name, part in parts.items()
+            if has_parts
+        }
+        rewards: list[float] = []
+        for (_, answer), context, asked in zip(answers, contexts, requests, strict=True):
+            own = {name: next(replies) for name in asked}
+            rewards.append(self._reward(context, own, answer))
+            for name, one in counts.items():
+                _count(one, context, own.get(name), context.scores.get(name, rewards[-1]))
+        grades = Grades(rewards, list(counts.values()))
+        _refuse_failing_model(grades)
+        return grades
+
+    def _reward(self, context: GradingContext, replies: Mapping[str, ModelReply], answer: str) -> float:
+        reward = context.score(self._grader, replies)
         shown = sanitize_line(answer, MAX_SHOWN_ANSWER)
         for error in context.errors & FATAL_ERRORS.keys():
             raise RewardError(f"the grader failed for the answer {shown!r}: {FATAL_ERRORS[error]}", "change the grader")
         if not math.isfinite(reward):
             raise RewardError(f"the grader's score for the answer {shown!r} is {reward}", "change the grader")
         return reward
+
+
+def _count(counts: GraderCounts, context: GradingContext, reply: ModelReply | None, score: float) -> None:
+    counts.scores += score
+    if reply is not None:
+        counts.prompt_tokens += reply.prompt_tokens
+        counts.completion_tokens += reply.completion_tokens
+    if counts.name in context.model_errors:
+        error, what_happened = context.model_errors[counts.name]
+        counts.errors[error] += 1
+        counts.failure = counts.failure or what_happened
+
+
+def _refuse_failing_model(grades: Grades) -> None:
+    """Nothing is to be learnt from a grader that mostly fails."""
+    counts = grades.most_failing()
+    if counts is not None and counts.errors.total() > MAX_FAILED_PART * len(grades.rewards):
+        (error, _), *_ = counts.errors.most_common(1)
+        number = f"{counts.errors.total()} of {len(grades.rewards)} answers"
+        message = f"the grader {counts.name!r} gave {number} no score: {counts.failure}"
+        raise RewardError(message, MODEL_HINTS[error])
+
+
+def _context(item: Mapping[str, Any], answer: str) -> GradingContext:
+    calls = parse_tool_calls(answer)
+    return GradingContext(item, answer, calls[1] if calls else ())

@@ -14,6 +14,7 @@ from ftpipe.modeling.loading import enable_gradient_checkpointing, load_adapter,
 from ftpipe.modeling.types import CausalModel
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.dpo import DPOObjective, Pair
+from ftpipe.training.grader_chats import ServerModels
 from ftpipe.training.hyperparameters import DEFAULT_BETA, DEFAULT_COMPLETION_TOKENS, ResolvedHyperparameters
 from ftpipe.training.job_directory import JobDirectory
 from ftpipe.training.lora import add_adapter
@@ -163,7 +164,8 @@ def train(
         trainer = Trainer(**loop, objective=task.objective())
     else:
         prompts, validation = task.prompts()
-        reward = RewardFunction(task.grader or {})
+        models = ServerModels(JobDirectory.of_state(task.state_file))
+        reward = RewardFunction(task.grader or {}, models.ask)
         trainer = ReinforcementTrainer(**loop, prompts=prompts, validation=validation, sampler=sampler, reward=reward)
     yield from trainer.run(task.state_file)
 

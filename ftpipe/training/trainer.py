@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ftpipe.modeling.device import peak_memory
 from ftpipe.modeling.types import Optimizer
@@ -51,11 +52,15 @@ class StepReport:
         metrics: What was measured.
         trained_tokens: Tokens since the job's beginning.
         peak_memory_bytes: The most memory that the reporting process has had, if the system says it.
+        details: What else the step's event says.
+        warning: What is to be said to the job's owner.
     """
 
     metrics: TrainingMetrics
     trained_tokens: int
     peak_memory_bytes: int | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,10 @@ class TrainingLoop(ABC):
     def train_step(self, optimizer: Optimizer, batch: list[int], *, is_milestone: bool) -> TrainingMetrics:
         """Take one step, and add it to the state."""
 
+    def step_details(self) -> tuple[Mapping[str, Any], str]:
+        """What the event of the last step says besides its metrics, and a warning; empty if there is none."""
+        return {}, ""
+
     def run(self, state_file: Path) -> Iterator[Report]:
         """Train to the end, or to a pause.
 
@@ -150,7 +159,9 @@ class TrainingLoop(ABC):
                     yield StateReport(dump_state(self.model.lm.model, optimizer, self.state))
                     yield PauseReport()
                     return
-                yield StepReport(metrics, self.state.trained_tokens, peak_memory(self.model.lm.device.type))
+                details, warning = self.step_details()
+                memory = peak_memory(self.model.lm.device.type)
+                yield StepReport(metrics, self.state.trained_tokens, memory, details, warning)
                 if is_milestone:
                     yield CheckpointReport(metrics, dump_adapter(self.model.lm.model, base_model=self.base_model))
                 # One process decides for all, as they save and end together.

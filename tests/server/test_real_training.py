@@ -44,6 +44,28 @@ def test_server_trains_tiny_model_and_answers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_model_of_this_server_scores_the_answers(tmp_path: Path) -> None:
+    """Two steps whose answers the base itself scores; what it writes can only be a score in the grader's range."""
+    save_base(tmp_path / "models" / "tiny")
+    lines = "".join(json.dumps(chat(f"word {n}", system="")) + "\n" for n in range(12))
+    settings = ServeSettings(data_dir=tmp_path / "data", models_dir=tmp_path / "models")
+    with TestClient(create_app(build_context(settings)), base_url="http://127.0.0.1") as client:
+        judge = {"type": "score_model", "name": "judge", "model": "tiny", "range": [2, 4]}
+        grader = {**judge, "input": [{"role": "user", "content": "{{sample.output_text}}"}]}
+        block: dict[str, Any] = {"grader": grader, "hyperparameters": {"max_completion_tokens": 4, "n_epochs": 1}}
+        method = {"type": "reinforcement", "reinforcement": block}
+        body = {"model": "tiny", "training_file": upload(client, lines.encode())["id"], "method": method}
+        job = client.post("/v1/fine_tuning/jobs", json=body).json()
+        done = wait_for(client, job["id"], "succeeded", "failed", seconds=240)
+        events = client.get(f"/v1/fine_tuning/jobs/{job['id']}/events?limit=100").json()["data"]
+        assert done["status"] == "succeeded", (done, [event["message"] for event in events])
+        steps = [event["data"] for event in events if event["type"] == "metrics"]
+        assert steps
+        assert all(2 <= step["train_mean_reward"] <= 4 for step in steps)
+        assert all(step["usage"]["graders"][0]["train_completion_tokens_count"] > 0 for step in steps)
+
+
+@pytest.mark.slow
 def test_cancel_ends_reinforcement_between_tokens(tmp_path: Path) -> None:
     """The first step would sample 256 answers of 400 tokens; the trainer ends before it, and leaves no file behind."""
     save_base(tmp_path / "models" / "tiny")

@@ -122,3 +122,13 @@ def test_same_idempotency_key_of_two_owners_is_two_requests(client: TestClient) 
     second = client.post("/v1/uploads", json=body, headers={**BEN, **key})
     assert second.status_code == 200
     assert second.json()["id"] != first["id"]
+
+
+def test_model_of_another_owner_cannot_score(client: TestClient) -> None:
+    """Its own owner's graders can ask it."""
+    model = wait_for(client, create_job(client)["id"], "succeeded")["fine_tuned_model"]
+    judge = {"type": "score_model", "name": "j", "model": model, "input": [{"role": "user", "content": "x"}]}
+    path = "/v1/fine_tuning/alpha/graders/validate"
+    assert client.post(path, json={"grader": judge}).status_code == 200
+    refused = client.post(path, json={"grader": judge}, headers=BEN)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "model_not_found")

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import json
+import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from ftpipe.grading.score_model import ModelReply
 from ftpipe.inference.engine import build_batch_model
-from ftpipe.training import rollouts
+from ftpipe.training import grader_chats, rollouts
+from ftpipe.training.grader_chats import GraderChatsFile, ServerModels
 from ftpipe.training.grpo import GRPOObjective, Sample
 from ftpipe.training.job_directory import JobDirectory
+from ftpipe.training.rewards import RewardError, RewardFunction
 from ftpipe.training.run import run_job
 from tests.training.test_run import run_process, wait_for_step
 from tests.training.tiny_model import chat, events, make_job, result, with_workers, write_rows
@@ -30,6 +37,12 @@ LIKE = {
     "input": "{{sample.output_text}}",
     "reference": "{{item.answer}}",
     "evaluation_metric": "fuzzy_match",
+}
+JUDGE = {
+    "type": "score_model",
+    "name": "judge",
+    "model": "tiny",
+    "input": [{"role": "user", "content": "{{item.answer}}: {{sample.output_text}}"}],
 }
 SAME = {"type": "string_check", "name": "same", "input": "x", "reference": "x", "operation": "eq"}
 
@@ -209,11 +222,118 @@ def test_same_rewards_change_nothing_and_are_reported(base: Path, tmp_path: Path
     assert [row["train_mean_reward"] for row in metrics(folder)] == [1, 1, 1]
 
 
+@contextmanager
+def judged(folder: Path, reply: Callable[[str], ModelReply], *, texts: list[str] | None = None) -> Iterator[None]:
+    """A server that answers what the grader of a job asks, by the text of the message."""
+    file, is_over = GraderChatsFile(JobDirectory(folder)), threading.Event()
+
+    def answer() -> None:
+        answered = ""
+        while not is_over.is_set():
+            chats = file.read_chats()
+            if chats is not None and chats.id != answered:
+                answered = chats.id
+                asked = [body["messages"][0]["content"] for body in chats.bodies]
+                file.write_replies(chats.id, [reply(text) for text in asked])
+                if texts is not None:
+                    texts.extend(asked)
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def by_length(text: str) -> ModelReply:
+    """A judge that likes some answers more than others."""
+    return ModelReply(f'{{"result": {len(text) % 7 / 10}}}', model="tiny", prompt_tokens=9, completion_tokens=5)
+
+
+def test_model_scores_answers(base: Path, tmp_path: Path) -> None:
+    """Rewards are the model's results, and events say what it did in the API's names; a pause changes nothing."""
+    multi = {"type": "multi", "name": "m", "graders": {"j": JUDGE, "same": SAME}, "calculate_output": "j + same"}
+    left, paused = (
+        make_reinforcement(tmp_path / name / "job", base, grader=multi, n_epochs=2) for name in ("left", "paused")
+    )
+    texts: list[str] = []
+    with judged(left, by_length, texts=texts):
+        assert run_job(JobDirectory(left)) == "succeeded", result(left)
+    with judged(paused, by_length):
+        assert run_job(JobDirectory(paused), calls_until(3)) == "paused"
+        assert run_job(JobDirectory(paused)) == "succeeded"
+    assert texts
+    assert all(text.startswith(f"{ALPHABET}: ") for text in texts)
+    assert weights(left, 2) == weights(paused, 2)
+    assert not list(paused.glob(".*"))
+    first, last = metrics(left)
+    assert first["train_mean_reward"] > 1
+    scores = {grader["name"]: grader for grader in last["scores"]["graders"]}
+    assert last["train_mean_reward"] == pytest.approx(1 + scores["j"]["train_reward_mean"], abs=1e-4)
+    assert scores["same"]["valid_reward_mean"] == 1
+    (usage,) = last["usage"]["graders"]
+    assert (usage["train_prompt_tokens_mean"], usage["train_completion_tokens_count"]) == (9, 5 * 16)
+    (errors,) = last["errors"]["graders"]
+    assert errors["valid_model_grader_parse_error_count"] == 0
+
+
+def test_model_without_score_counts_as_lowest(base: Path, tmp_path: Path) -> None:
+    """Some replies that are no score are counted and told once; the job goes on."""
+    folder = make_reinforcement(tmp_path / "job", base, grader={**JUDGE, "range": [-1, 1]}, n_epochs=2)
+    replies = itertools.cycle([*[ModelReply('{"result": 1}')] * 3, ModelReply('{"result": 7}')])
+    with judged(folder, lambda _: next(replies)):
+        assert run_job(JobDirectory(folder)) == "succeeded", result(folder)
+    assert [row["train_mean_reward"] for row in metrics(folder)] == [0.5, 0.5]
+    assert metrics(folder)[0]["errors"]["graders"][0]["train_model_grader_parse_error_mean"] == 0.25
+    warnings = [event["message"] for event in events(folder) if event["level"] == "warn"]
+    assert [text for text in warnings if "judge" in text] == [
+        "The grader 'judge' gave 4 of 16 answers no score, which counts as the lowest: tiny answered "
+        "'{\"result\": 7}', and not a result from -1 to 1"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (ModelReply("fine"), "tiny answered 'fine', and not a result from 0 to 1 let the grader's input say"),
+        (ModelReply('{"result": true}'), "and not a result from 0 to 1"),
+        (ModelReply('{"result": 1e999}'), "and not a result from 0 to 1"),
+        (ModelReply('{"result": NaN}'), "and not a result from 0 to 1"),
+        (ModelReply("[" * 200_000), "and not a result from 0 to 1"),
+        (ModelReply('{"result": "1"}\x1b[2J'), "␛"),
+        (ModelReply(refusal="I will not"), "tiny refused: I will not"),
+        (ModelReply(error="No such model: tiny"), "tiny did not answer: No such model: tiny"),
+    ],
+)
+def test_model_that_mostly_gives_no_score_is_refused(reply: ModelReply, message: str) -> None:
+    """Nothing is to be learnt from it; the error names grader, model and what to do."""
+    replies = [ModelReply('{"result": 1}'), reply, reply]
+    reward = RewardFunction(JUDGE, lambda _bodies, _check: replies)
+    with pytest.raises(RewardError) as caught:
+        reward.score([({"answer": "a"}, "x")] * 3)
+    assert caught.value.message.startswith("the grader 'judge' gave 2 of 3 answers no score: ")
+    assert message in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_trainer_without_server_ends_to_be_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not wait for ever, has no result, and leaves no chats behind."""
+    models = ServerModels(JobDirectory(tmp_path))
+    monkeypatch.setattr(grader_chats, "MAX_ORPHANED_SECONDS", 0.0)
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    with pytest.raises(SystemExit):
+        models.ask([{"model": "tiny"}], lambda: None)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("grader", "answer", "code", "message"),
     [
         (None, "a", "grader_error", "reinforcement needs a grader"),
-        ({"type": "score_model"}, "a", "grader_error", "method.reinforcement.grader.type"),
+        ({"type": "python"}, "a", "grader_error", "method.reinforcement.grader.type"),
+        ({**JUDGE, "range": [1, 1]}, "a", "grader_error", "method.reinforcement.grader.range"),
         (formula("1 / (same - 1)"), "a", "grader_error", "its calculate_output has no value"),
         (formula("10 ** 64 ** 1.2"), "a", "grader_error", "its calculate_output has no value"),
         ({**LIKE, "reference": "{{item.other}}"}, "a", "invalid_training_file", "line 1: the grader reads item.other"),

@@ -1,14 +1,26 @@
-"""``/fine_tuning/alpha/graders``: run and validate the graders that need no model."""
+"""``/fine_tuning/alpha/graders``: run and validate graders."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from ftpipe.grading.graders import Grader, GraderError, GradingContext, Template, parse_grader
+from ftpipe.grading.grader_types import GraderError, ScoreModel, Template
+from ftpipe.grading.graders import (
+    GRADER_TYPES,
+    MODEL_TYPES,
+    Grader,
+    GradingContext,
+    MultiGrader,
+    parse_grader,
+    parts_of,
+)
+from ftpipe.grading.score_model import SERVER_ERROR, ModelReply
 from ftpipe.inference.tool_call_parser import parse_tool_calls
 from ftpipe.server.api.schemas import RequestModel, validate_body
+from ftpipe.server.grader_models import GraderModels
 from ftpipe.server.protocol import ApiRequest, bad_request
 
 # fmt: off
@@ -40,47 +52,77 @@ class ValidateRequest(RequestModel):
 
 
 class GradersApi:
-    """The handlers of ``/fine_tuning/alpha/graders``."""
+    """The handlers of ``/fine_tuning/alpha/graders``.
+
+    Args:
+        models: The models that graders can ask.
+    """
+
+    def __init__(self, models: GraderModels) -> None:
+        self._models = models
 
     def validate(self, call: ApiRequest) -> Mapping[str, Any]:
         """Check a grader and return it."""
         request = validate_body(ValidateRequest, call.body)
-        grader_from_request(request.grader)
+        grader_from_request(request.grader, call.owner, self._models)
         return {"grader": request.grader}
 
     def run(self, call: ApiRequest) -> Mapping[str, Any]:
         """Grade one sample."""
         request = validate_body(RunRequest, call.body)
-        grader = grader_from_request(request.grader)
+        grader = grader_from_request(request.grader, call.owner, self._models)
         started = time.perf_counter()
         calls = parse_tool_calls(request.model_sample)
         grading = GradingContext(request.item or {}, request.model_sample, calls[1] if calls else ())
-        reward = grading.score(grader)
-        return _run_object(grader, reward, grading, time.perf_counter() - started)
+        requests = grading.model_requests(grader)
+        answers = self._models.ask(call.owner, list(requests.values()), call.cancel_token)
+        replies = dict(zip(requests, answers, strict=True))
+        reward = grading.score(grader, replies)
+        return _run_object(grader, reward, grading, replies, time.perf_counter() - started)
 
 
-def grader_from_request(fields: Mapping[str, Any], path: str = "grader") -> Grader:
+def grader_from_request(fields: Mapping[str, Any], owner: str, models: GraderModels, path: str = "grader") -> Grader:
     """A grader from a request.
 
     Args:
         fields: The grader.
+        owner: Whose request it is.
+        models: The models that graders can ask.
         path: Its name in errors.
 
     Raises:
         ApiError: 400 that says which field is wrong, or why this grader is not supported.
     """
     try:
-        return parse_grader(fields, path, validate=lambda model, part, at: validate_body(model, part, f"{at}."))
+        grader = parse_grader(
+            fields,
+            path,
+            validate=lambda model, part, at: validate_body(model, part, f"{at}."),
+            types={**GRADER_TYPES, **MODEL_TYPES},
+        )
     except GraderError as exc:
         if not exc.is_supported:
             message = f"{exc.reason[:1].upper()}{exc.reason[1:]}."
             raise bad_request(message, exc.param, "unsupported_grader") from exc
         raise bad_request(f"Invalid '{exc.param}': {exc.reason}.", exc.param) from exc
+    for name, part in parts_of(grader).items():
+        if isinstance(part, ScoreModel):
+            at = f"{path}.graders.{name}" if isinstance(grader, MultiGrader) else path
+            models.require(owner, part.model, f"{at}.model")
+    return grader
 
 
-def _run_object(grader: Grader, reward: float, grading: GradingContext, seconds: float) -> dict[str, Any]:
+def _run_object(
+    grader: Grader, reward: float, grading: GradingContext, replies: Mapping[str, ModelReply], seconds: float
+) -> dict[str, Any]:
     errors: dict[str, Any] = {name: name in grading.errors for name in ERROR_FLAGS}
     errors |= dict.fromkeys(ERROR_DETAILS)
+    details = [text for error, text in grading.model_errors.values() if error == SERVER_ERROR]
+    errors["model_grader_server_error_details"] = "; ".join(details) or None
+    answered = [reply for reply in replies.values() if not reply.error]
+    used = {name: Counter[str]() for name in dict.fromkeys(reply.model for reply in answered)}
+    for reply in answered:
+        used[reply.model].update(prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
     return {
         "reward": reward,
         "metadata": {
@@ -89,9 +131,9 @@ def _run_object(grader: Grader, reward: float, grading: GradingContext, seconds:
             "errors": errors,
             "execution_time": seconds,
             "scores": grading.scores,
-            "token_usage": None,
-            "sampled_model_name": None,
+            "token_usage": sum(counts.total() for counts in used.values()) if used else None,
+            "sampled_model_name": next(iter(used)) if len(used) == 1 else None,
         },
         "sub_rewards": grading.scores,
-        "model_grader_token_usage_per_model": {},
+        "model_grader_token_usage_per_model": {name: dict(counts) for name, counts in used.items()},
     }

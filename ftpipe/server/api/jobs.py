@@ -11,11 +11,13 @@ from typing import Any
 
 from ftpipe.atomic_files import link_or_copy
 from ftpipe.catalog.base_models import is_hosted_base
+from ftpipe.grading.graders import models_of
 from ftpipe.records.job import METHODS_OF, TERMINAL_STATUSES
 from ftpipe.server.api.graders import grader_from_request
 from ftpipe.server.api.schemas import CreateJob, Hyperparameters, validate_body
 from ftpipe.server.api.serializers import serialize_checkpoint, serialize_event, serialize_job
 from ftpipe.server.clock import now
+from ftpipe.server.grader_models import GraderModels
 from ftpipe.server.model_resolver import ModelResolver, ResolvedModel, tuned_model_name
 from ftpipe.server.protocol import (
     ApiError,
@@ -48,15 +50,22 @@ class JobsApi:
     Args:
         data_dir: Folder of the job directories.
         models: Finds the model to train.
+        grader_models: The models that graders can ask.
         settings: Limits.
         wake: Called after a change that the supervisor must act on.
     """
 
     def __init__(
-        self, data_dir: DataDirectory, models: ModelResolver, settings: ServeSettings, wake: Callable[[], None]
+        self,
+        data_dir: DataDirectory,
+        models: ModelResolver,
+        grader_models: GraderModels,
+        settings: ServeSettings,
+        wake: Callable[[], None],
     ) -> None:
         self._data_dir = data_dir
         self._models = models
+        self._grader_models = grader_models
         self._settings = settings
         self._wake = wake
 
@@ -64,7 +73,7 @@ class JobsApi:
         """Create a job; its files are validated before it is queued."""
         body = validate_body(CreateJob, request.body)
         method, hyperparameters = _method_of(body)
-        grader = _grader_of(body, is_trained_here=self._settings.upstream is None)
+        grader, asked_models = self._grader_of(request.owner, body)
         model = self._trainable(tx, request.owner, body.model)
         training = _require_training_file(tx, request.owner, body.training_file, "training_file")
         validation = None
@@ -83,6 +92,11 @@ class JobsApi:
         if model.is_substitute:
             message = f"{printable(body.model)} is not available here: {model.base} is trained in its place"
             tx.events.append_message(row.id, message, level="warn")
+        for name in asked_models:
+            judge = self._models.resolve(tx, request.owner, name)
+            if judge is not None and judge.is_substitute:
+                message = f"{printable(name)} is not available here: {judge.base} scores the answers in its place"
+                tx.events.append_message(row.id, message, level="warn")
         for name in _unknown_hyperparameters(hyperparameters):
             tx.events.append_message(row.id, f"Unknown hyperparameter, not used: {name}", level="warn")
         if body.integrations:
@@ -91,6 +105,20 @@ class JobsApi:
             )
         tx.after_commit.append(self._wake)
         return serialize_job(row)
+
+    def _grader_of(self, owner: str, body: CreateJob) -> tuple[dict[str, Any] | None, list[str]]:
+        """The grader of reinforcement, and the models that it asks; another host may have graders of its own."""
+        if body.method is None or body.method.type != "reinforcement":
+            return None, []
+        block = body.method.reinforcement
+        if block is None:
+            raise missing_parameter(GRADER_PARAM)
+        if block.response_format is not None:
+            message = "A response format is not available for this model; let the grader score the form of answers."
+            raise bad_request(message, "method.reinforcement.response_format", "unsupported_parameter")
+        if self._settings.upstream is not None:
+            return block.grader, []
+        return block.grader, models_of(grader_from_request(block.grader, owner, self._grader_models, GRADER_PARAM))
 
     def _trainable(self, tx: Transaction, owner: str, name: str) -> ResolvedModel:
         model = self._models.resolve(tx, owner, name)
@@ -240,21 +268,6 @@ def _method_of(body: CreateJob) -> tuple[str, Hyperparameters]:
         message = "'learning_rate' replaces 'learning_rate_multiplier'; give only one of them."
         raise bad_request(message, f"method.{kind}.hyperparameters.learning_rate", "invalid_value")
     return kind, chosen
-
-
-def _grader_of(body: CreateJob, *, is_trained_here: bool) -> dict[str, Any] | None:
-    """The grader of reinforcement; another host may have graders of its own."""
-    if body.method is None or body.method.type != "reinforcement":
-        return None
-    block = body.method.reinforcement
-    if block is None:
-        raise missing_parameter(GRADER_PARAM)
-    if block.response_format is not None:
-        message = "A response format is not available for this model; let the grader score the form of answers."
-        raise bad_request(message, "method.reinforcement.response_format", "unsupported_parameter")
-    if is_trained_here:
-        grader_from_request(block.grader, GRADER_PARAM)
-    return block.grader
 
 
 def _unknown_hyperparameters(chosen: Hyperparameters) -> list[str]:

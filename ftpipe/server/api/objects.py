@@ -240,8 +240,8 @@ class GraderRunMetadata(TypedDict):
     errors: JsonObject
     execution_time: float
     scores: JsonObject
-    token_usage: None
-    sampled_model_name: None
+    token_usage: int | None
+    sampled_model_name: str | None
 
 
 class GraderRun(TypedDict):

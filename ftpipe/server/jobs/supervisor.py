@@ -13,6 +13,7 @@ import time
 from ftpipe.errors import FtpipeError
 from ftpipe.modeling.base_models import needs_download
 from ftpipe.records.job import TERMINAL_STATUSES
+from ftpipe.server.jobs.grader_requests import GraderRequests
 from ftpipe.server.jobs.job_output import import_output
 from ftpipe.server.jobs.supervisor_thread import ERROR_BACKOFF_SECONDS, SupervisorThread
 from ftpipe.server.jobs.trainer_process import TrainerProcess, find_running, start
@@ -49,12 +50,19 @@ class Supervisor(SupervisorThread):
         data_dir: The server's directory.
         settings: Limits, and the command that starts a trainer.
         validator: Validates the files of jobs.
+        graders: Answers what the graders of jobs ask models.
     """
 
     def __init__(
-        self, store: Store, data_dir: DataDirectory, settings: ServeSettings, validator: FileValidator
+        self,
+        store: Store,
+        data_dir: DataDirectory,
+        settings: ServeSettings,
+        validator: FileValidator,
+        graders: GraderRequests,
     ) -> None:
         super().__init__("supervisor", store, data_dir, settings, validator)
+        self._graders = graders
         self._trainers: dict[str, TrainerProcess] = {}
         self._restart_at: dict[str, float] = {}
         self._backoff_until: dict[str, float] = {}
@@ -65,10 +73,12 @@ class Supervisor(SupervisorThread):
         with self._store.read() as tx:
             running = [job for job in tx.jobs.open() if job.has_trainer and job.upstream is None]
         self._pause_all(running)
+        self._graders.close()
 
     def _poll_jobs(self) -> bool:
         jobs = self._open_jobs()
         self._validator.stop_unless({job.id for job in jobs if job.status == "validating_files"})
+        self._graders.stop_unless({job.id for job in jobs if job.status == "running"})
         for job in jobs:
             if job.status != "queued":
                 self._reconcile(job, slot_available=False)
@@ -113,6 +123,8 @@ class Supervisor(SupervisorThread):
             return Observation(slot_available=slot_available)
         trainer = self._trainer(job)
         alive = trainer is not None and trainer.is_alive()
+        if alive:
+            self._graders.poll(job, directory)
         trainer_exit = None if alive or trainer is None else TrainerExit.of(trainer)
         if job.status == "running" or not alive:
             import_output(self._store, job, directory)

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from ftpipe.errors import UsageError
 from ftpipe.grading.expression import Expression, ExpressionError
 from ftpipe.grading.text_similarity import MEASURES
+from tests.server.fakes import TINY, FakeEngine
 
 CHECK = {"type": "string_check", "name": "c", "input": "{{sample.output_text}}", "reference": "{{item.want}}"}
 ALIKE = {"type": "text_similarity", "name": "s", "input": "{{ sample.output_text }}", "reference": "{{item.want}}"}
@@ -53,6 +55,79 @@ def test_a_multi_grader_combines_by_formula(client: TestClient) -> None:
     assert refused["error"]["param"] == "grader.calculate_output"
 
 
+JUDGE = {
+    "type": "score_model",
+    "name": "judge",
+    "model": "gpt-4o-mini",
+    "input": [
+        {"role": "system", "content": "Score it."},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "{{sample.output_text}}"}]},
+    ],
+    "sampling_params": {"max_completions_tokens": 7, "seed": 3},
+}
+
+
+def test_score_model_asks_a_model_of_this_server(client: TestClient, engine: FakeEngine) -> None:
+    """Its reply is the reward; who answered and how many tokens it took is told."""
+    engine.text = '{"result":0.25}'
+    graded = run(client, JUDGE, "Paris", {})
+    assert graded["reward"] == 0.25
+    assert graded["metadata"]["sampled_model_name"] == TINY
+    assert graded["metadata"]["token_usage"] == 8
+    assert graded["model_grader_token_usage_per_model"] == {TINY: {"prompt_tokens": 7, "completion_tokens": 1}}
+    (request,) = engine.requests
+    assert (request.max_tokens, request.seed, request.temperature) == (7, 3, 0)
+    assert "Paris" in str(request.messages)
+    assert '"maximum": 1' in (request.grammar or "")
+    parts = {"judge": JUDGE, "exact": CHECK | {"operation": "eq"}}
+    multi = {"type": "multi", "name": "m", "graders": parts, "calculate_output": "judge + exact"}
+    both = run(client, multi, "Paris", {"want": "Paris"})
+    assert (both["reward"], both["sub_rewards"]) == (1.25, {"judge": 0.25, "exact": 1.0})
+
+
+def test_score_model_without_score_is_an_error_flag(client: TestClient, engine: FakeEngine) -> None:
+    """A reply out of range counts as the lowest score; so does none."""
+    engine.text = '{"result":0.25}'
+    graded = run(client, JUDGE | {"range": [0.5, 2]}, "Paris", {})
+    assert (graded["reward"], graded["metadata"]["errors"]["model_grader_parse_error"]) == (0.5, True)
+    engine.error = UsageError("the prompt is too long")
+    graded = run(client, JUDGE | {"range": [-1, 1]}, "Paris", {})
+    assert (graded["reward"], graded["metadata"]["errors"]["model_grader_server_error"]) == (-1, True)
+    assert "the prompt is too long" in graded["metadata"]["errors"]["model_grader_server_error_details"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "param", "code"),
+    [
+        ({"model": "nobody"}, "grader.model", "model_not_found"),
+        ({"model": "ft:smollm2-135m-instruct:local::12345678"}, "grader.model", "model_not_found"),
+        ({"model": "../../etc/passwd"}, "grader.model", "model_not_found"),
+        ({"model": "http://127.0.0.1:9/v1"}, "grader.model", "model_not_found"),
+        ({"range": [1, 0]}, "grader.range", None),
+        ({"range": [0]}, "grader.range", None),
+        ({"input": []}, "grader.input", None),
+        (
+            {"input": [{"role": "user", "content": {"type": "input_image", "image_url": "http://x"}}]},
+            "grader.input",
+            None,
+        ),
+        ({"sampling_params": {"max_completions_tokens": 10**9}}, "grader.sampling_params", None),
+        ({"base_url": "http://127.0.0.1:9"}, "grader.base_url", None),
+    ],
+)
+def test_score_model_is_refused(
+    client: TestClient, engine: FakeEngine, changes: dict[str, Any], param: str, code: str | None
+) -> None:
+    """By the endpoint that validates, and by that which runs; nothing is asked, and no address can be named."""
+    for path, rest in (("validate", {}), ("run", {"model_sample": "x"})):
+        answer = client.post(f"/v1/fine_tuning/alpha/graders/{path}", json={"grader": JUDGE | changes, **rest})
+        error = answer.json()["error"]
+        assert answer.status_code == 400, error
+        assert str(error["param"]).startswith(param), error
+        assert code in (None, error["code"])
+    assert engine.requests == []
+
+
 def test_an_unknown_variable_is_told_and_scores_nothing(client: TestClient) -> None:
     """The flag of the service is set."""
     result = run(client, CHECK | {"operation": "eq"}, "x", {})
@@ -84,7 +159,7 @@ def test_grader_item_that_is_nested_too_deeply_is_an_error(client: TestClient) -
     assert result["reward"] == 1
 
 
-@pytest.mark.parametrize("kind", ["python", "score_model", "label_model", "nonsense", {}, None])
+@pytest.mark.parametrize("kind", ["python", "label_model", "nonsense", {}, None])
 def test_graders_that_need_more_are_refused_clearly(client: TestClient, kind: Any) -> None:
     """Whatever the type is."""
     answer = client.post("/v1/fine_tuning/alpha/graders/validate", json={"grader": {"type": kind, "name": "x"}})
