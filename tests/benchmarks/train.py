@@ -3,9 +3,10 @@
 Usage: ``python -m tests.benchmarks.train``
 
 Each contender trains in a process of its own, with the same base, rows, mask, rank, targets, rate, batch and epochs, in
-float32. Tokens are those of the rendered rows, without padding; loading is not timed. The work is what torch's counter
-finds in the shapes of every matrix product of one more, untimed step over each batch; the peak is the best of large
-float32 products in the same run. trl must be installed (``pip install trl``), or be on ``PYTHONPATH``.
+each precision: of the base and of what it computes; adapters are in float32. Tokens are those of the rendered rows,
+without padding; loading is not timed. The work is what torch's counter finds in the shapes of every matrix product of
+one more, untimed step over each batch; the peak is the best of large products of that precision in the same run. trl
+must be installed (``pip install trl``), or be on ``PYTHONPATH``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ RANK, ALPHA, DROPOUT, TARGETS, RATE, LONGEST = 16, 32, 0.05, ("q_proj", "v_proj"
 PEAK_SIZE = 2048
 
 
-def train_ftpipe(model_dir: Path, data: Path, batch: int, epochs: int) -> dict[str, float]:
+def train_ftpipe(model_dir: Path, data: Path, batch: int, epochs: int, precision: str) -> dict[str, float]:
     """The trainer of a job, with everything that it writes."""
     from ftpipe.modeling.chat_tokenizer import ChatTokenizer
     from ftpipe.modeling.device import DeviceConfig, use_passive_omp_wait
@@ -43,7 +44,7 @@ def train_ftpipe(model_dir: Path, data: Path, batch: int, epochs: int) -> dict[s
 
     use_passive_omp_wait()
     hyperparameters = ResolvedHyperparameters(epochs, batch, 1.0, RATE, RANK, ALPHA, DROPOUT, TARGETS, LONGEST)
-    model = add_adapter(load_base(model_dir, DeviceConfig("cpu", "float32")), hyperparameters, seed=1)
+    model = add_adapter(load_base(model_dir, DeviceConfig("cpu", precision)), hyperparameters, seed=1)
     rows = read_rows(data, ChatTokenizer.load(model_dir), limit=LONGEST)
     objective, parallel = SupervisedObjective(rows.examples), ParallelModel(LanguageModel(model))
     with tempfile.TemporaryDirectory() as folder:
@@ -59,7 +60,7 @@ def train_ftpipe(model_dir: Path, data: Path, batch: int, epochs: int) -> dict[s
     return result(spent, rows.tokens * epochs, work, trainer.state.metrics[-1].train_loss or 0.0)
 
 
-def train_trl(model_dir: Path, data: Path, batch: int, epochs: int) -> dict[str, float]:
+def train_trl(model_dir: Path, data: Path, batch: int, epochs: int, precision: str) -> dict[str, float]:
     """SFTTrainer of trl: prompt and completion apart, so that the same tokens are trained; no recomputing."""
     import pyarrow
     import torch
@@ -83,7 +84,7 @@ def train_trl(model_dir: Path, data: Path, batch: int, epochs: int) -> dict[str,
         max_length=LONGEST,
         completion_only_loss=True,
         gradient_checkpointing=False,
-        bf16=False,
+        bf16=precision == "bfloat16",
         use_cpu=True,
         dataloader_pin_memory=False,
         save_strategy="no",
@@ -91,7 +92,7 @@ def train_trl(model_dir: Path, data: Path, batch: int, epochs: int) -> dict[str,
         disable_tqdm=True,
         seed=1,
     )
-    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=getattr(torch, precision), attn_implementation="sdpa")
     lora = LoraConfig(
         r=RANK, lora_alpha=ALPHA, lora_dropout=DROPOUT, target_modules=list(TARGETS), task_type="CAUSAL_LM"
     )
@@ -104,23 +105,39 @@ def train_trl(model_dir: Path, data: Path, batch: int, epochs: int) -> dict[str,
     return result(spent, tokens * epochs, work, losses[-1])
 
 
-def find_peak(*_unused: object) -> dict[str, float]:
-    """Best speed of a large float32 product."""
+def find_peak(_model_dir: Path, _data: Path, _batch: int, _epochs: int, precision: str) -> dict[str, float]:
+    """Best speed of a large product."""
     import torch
 
-    left, right = torch.rand(PEAK_SIZE, PEAK_SIZE), torch.rand(PEAK_SIZE, PEAK_SIZE)
+    left, right = (torch.rand(PEAK_SIZE, PEAK_SIZE).to(getattr(torch, precision)) for _ in range(2))
     spent = [clocked(lambda: torch.mm(left, right)) for _ in range(8)]
     work = 2 * PEAK_SIZE**3 / 1e9
     return {"gflops": work / min(wall for wall, _ in spent), "per_cpu": work / min(cpu for _, cpu in spent)}
 
 
 def counted(work: Callable[[], object]) -> float:
-    """Floating-point operations in the matrix products of ``work``, in units of 1e9."""
-    from torch.utils.flop_counter import FlopCounterMode
+    """Floating-point operations in the matrix products of ``work``, in units of 1e9.
 
-    with FlopCounterMode(display=False) as counter:
+    ``FlopCounterMode`` itself cannot be used: it also follows modules, and its hooks do not allow a backward pass
+    inside of another one (torch 2.13.0), which the trainer's head is.
+    """
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.flop_counter import flop_registry
+
+    total = 0
+
+    class Counter(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped here
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal total
+            result = func(*args, **(kwargs or {}))
+            count = flop_registry.get(func._overloadpacket)
+            if count is not None:
+                total += count(*args, **(kwargs or {}), out_val=result)
+            return result
+
+    with Counter():
         work()
-    return int(counter.get_total_flops()) / 1e9
+    return total / 1e9
 
 
 def clocked(work: Callable[[], object]) -> tuple[float, float]:
@@ -135,27 +152,18 @@ def result(spent: tuple[float, float], tokens: int, gflop: float, loss: float) -
     return {"seconds": spent[0], "cpu": spent[1], "tokens": tokens, "gflop": gflop, "loss": loss}
 
 
-CONTENDERS: dict[str, Callable[[Path, Path, int, int], dict[str, float]]] = {
+CONTENDERS: dict[str, Callable[[Path, Path, int, int, str], dict[str, float]]] = {
     "ftpipe": train_ftpipe,
     "trl": train_trl,
     "peak": find_peak,
 }
 
 
-def run(name: str, arguments: argparse.Namespace) -> dict[str, float]:
+def run(name: str, precision: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Run a contender in a fresh process."""
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "tests.benchmarks.train",
-        "--contender",
-        name,
-        "--model",
-        arguments.model,
-    ]
-    command += ["--data", arguments.data, "--batch", str(arguments.batch), "--epochs", str(arguments.epochs)]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.train", "--contender", name]
+    command += ["--precision", precision, "--model", arguments.model, "--data", arguments.data]
+    command += ["--batch", arguments.batch, "--epochs", arguments.epochs]
     idle = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # for all: threads that spin would steal from each other
     done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True, check=True, env=idle)
     measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -187,28 +195,33 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=0, help="only the first rows of the data")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--precision", default="float32,bfloat16", help="precisions, comma-separated")
     parser.add_argument("--only", default="ftpipe,trl", help="contenders, comma-separated")
     arguments = parser.parse_args()
     arguments.model = base_dir(arguments.model)
     if arguments.rows:
         arguments.data = shortened(arguments.data, arguments.rows)
     if arguments.contender:
-        measured = CONTENDERS[arguments.contender](arguments.model, arguments.data, arguments.batch, arguments.epochs)
+        measured = CONTENDERS[arguments.contender](
+            arguments.model, arguments.data, arguments.batch, arguments.epochs, arguments.precision
+        )
         sys.stdout.write(json.dumps(measured) + "\n")
         return
-    peaks, rows = [run("peak", arguments)], []
-    for name in arguments.only.split(","):
-        rows.append((name, run(name, arguments)))
-        peaks.append(run("peak", arguments))
-    show(rows, max(peak["gflops"] for peak in peaks), max(peak["per_cpu"] for peak in peaks))
+    for precision in arguments.precision.split(","):
+        peaks, rows = [run("peak", precision, arguments)], []
+        for name in arguments.only.split(","):
+            rows.append((name, run(name, precision, arguments)))
+            peaks.append(run("peak", precision, arguments))
+        show(precision, rows, max(peak["gflops"] for peak in peaks), max(peak["per_cpu"] for peak in peaks))
 
 
-def show(rows: list[tuple[str, dict[str, Any]]], peak: float, peak_per_cpu: float) -> None:
+def show(precision: str, rows: list[tuple[str, dict[str, Any]]], peak: float, peak_per_cpu: float) -> None:
     """Print the table; on a busy machine the columns of processor time are the ones to compare."""
     lines = [
-        f"peak of float32 products: {peak:.0f} GFLOP/s on the clock, {peak_per_cpu:.0f} per second of processor time",
+        f"peak of {precision} products: {peak:.0f} GFLOP/s on the clock, {peak_per_cpu:.0f} per second of CPU time",
         "",
-        "| trainer | s | tokens | tokens/s | of peak | CPU s | tokens/CPU s | of peak per CPU | GFLOP | last loss |",
+        f"| trainer, {precision} | s | tokens | tokens/s | of peak | CPU s | tokens/CPU s | of peak per CPU | GFLOP "
+        "| last loss |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, row in rows:
@@ -217,7 +230,7 @@ def show(rows: list[tuple[str, dict[str, Any]]], peak: float, peak_per_cpu: floa
             f"| {name} | {wall:.1f} | {tokens:.0f} | {tokens / wall:.0f} | {work / wall / peak:.0%} | {cpu:.1f} "
             f"| {tokens / cpu:.0f} | {work / cpu / peak_per_cpu:.0%} | {work:.0f} | {row['loss']:.4f} |"
         )
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write("\n".join(lines) + "\n\n")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ftpipe.errors import NotFoundError, UsageError
 from ftpipe.modeling.chat_tokenizer import IGNORE_INDEX, ChatTokenizer, Example
@@ -15,7 +16,7 @@ from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
 from ftpipe.training.lora import add_adapter, trainable_parameters
 from ftpipe.training.loss import LossStats, SupervisedObjective, evaluate_rows
-from tests.training.tiny_model import chat
+from tests.training.tiny_model import chat, save_base
 
 CPU = DeviceConfig("cpu", "float32")
 TEXTS = [("the app is broken", "bug"), ("paid", "a longer answer"), ("where is my bill?", "bill")]
@@ -30,8 +31,6 @@ def plan(**changes: Any) -> ResolvedHyperparameters:
 
 def prepared(base: Path, **changes: Any) -> tuple[Any, list[Example]]:
     """A tiny model with a non-trivial adapter, and examples with a common system prompt."""
-    import torch
-
     model = add_adapter(load_base(base, CPU), plan(**{"lora_dropout": 0.0, **changes}), seed=3)
     with torch.no_grad():
         for _, tensor in trainable_parameters(model):
@@ -56,8 +55,6 @@ def accumulate_gradients(lm: LanguageModel, examples: list[Example], *, batch_to
 
 def plain_gradients(model: Any, examples: list[Example]) -> tuple[float, dict[str, Any]]:
     """Loss and gradients by the model's own forward pass, row by row."""
-    import torch
-
     total = sum(example.trained_tokens for example in examples)
     loss = 0.0
     for example in examples:
@@ -71,8 +68,6 @@ def plain_gradients(model: Any, examples: list[Example]) -> tuple[float, dict[st
 @pytest.mark.parametrize("share", [False, True])
 def test_gradients_equal_plain_forward_pass(base: Path, share: bool) -> None:
     """Padding, the shared start and the head on labels alone change nothing but the time."""
-    import torch
-
     model, examples = prepared(base)
     expected_loss, expected = plain_gradients(model, examples)
     lm = LanguageModel(model, share_prefix=share)
@@ -83,10 +78,28 @@ def test_gradients_equal_plain_forward_pass(base: Path, share: bool) -> None:
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_common_beginning_is_computed_once_in_each_precision(tmp_path: Path, precision: str) -> None:
+    """Rounding is no reason to compute it again for each row; a decoder that mixes rows is."""
+    model = load_base(save_base(tmp_path / "base", num_hidden_layers=6), DeviceConfig("cpu", precision))
+    lm = LanguageModel(model)
+    assert lm.shares_prefix
+    start = tuple(range(40))
+    rows = [Example((*start, last, last), (*[IGNORE_INDEX] * 41, last)) for last in (50, 51, 52)]
+    assert lm.is_packed(rows)
+    padded = LanguageModel(model, share_prefix=False)(rows)[0]
+    assert lm(rows)[0].tolist() == pytest.approx(padded.tolist(), rel=1e-5 if precision == "float32" else 0.05)
+
+    def mix_rows(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        length = kwargs["input_ids"].shape[1]
+        return args, {**kwargs, "attention_mask": torch.ones(length, length, dtype=torch.bool).tril()[None, None]}
+
+    with model.get_decoder().register_forward_pre_hook(mix_rows, with_kwargs=True):
+        assert not LanguageModel(model).shares_prefix
+
+
 def test_trained_head_gets_gradients(base: Path) -> None:
     """An adapter on the head itself learns, too."""
-    import torch
-
     model, examples = prepared(base, target_modules=("q_proj", "lm_head"))
     _, expected = plain_gradients(model, examples)
     lm = LanguageModel(model)
@@ -113,8 +126,6 @@ def test_long_rows_with_a_short_common_start_are_padded(base: Path) -> None:
 
 def test_micro_batch_gradients_sum_to_batch(base: Path) -> None:
     """Accumulation weighs tokens, not parts."""
-    import torch
-
     model, examples = prepared(base)
     lm, tokens = LanguageModel(model), sum(example.trained_tokens for example in examples)
     accumulate_gradients(lm, examples, batch_tokens=tokens)
@@ -145,8 +156,6 @@ def test_add_adapter_trains_requested_layers_only(base: Path) -> None:
 
 def test_add_adapter_depends_on_seed(base: Path) -> None:
     """The same seed starts from the same weights."""
-    import torch
-
     first, again, other = (add_adapter(load_base(base, CPU), plan(), seed=seed) for seed in (1, 1, 2))
     a, b, c = (dict(trainable_parameters(model)) for model in (first, again, other))
     name = next(name for name in a if "lora_A" in name)
