@@ -72,9 +72,11 @@ def _render(request: Request, form: TrainingForm, *, problem: FtpipeError | None
         plan.blocker  # noqa: B018  # it is computed here, so that its errors are shown
     except FtpipeError as exc:
         error = error or exc
+    planned = {**({"provider": plan.profile.name} if plan else {}), **form.values}
+    shown = {**planned, "price": plan.price if plan else "", "start_key": secrets.token_urlsafe(16)}
     values: dict[str, Any] = {
         "form": form,
-        "planned": json.dumps({**({"provider": plan.profile.name} if plan else {}), **form.values}),
+        "planned": json.dumps(planned),
         "files": files,
         "profiles": project.datasets.profiles,
         "plan": plan,
@@ -84,7 +86,7 @@ def _render(request: Request, form: TrainingForm, *, problem: FtpipeError | None
         "base_labels": _base_labels(plan),
         "default_validation": project.settings.config.validation,
         "is_detailed": bool(form.values.keys() & {*DETAILS, *HYPERPARAMETERS} - {"epochs"}),
-        "start_key": secrets.token_urlsafe(16),
+        "start_url": url_of(request, "/start", **shown),
         **_plan_values(project, plan),
     }
     return render(request, "start/start.html.j2", http_status=status, **values)
@@ -150,21 +152,28 @@ def _resolved_text(plan: TrainingPlan) -> str:
 
 
 def _start(request: Request) -> Response:
-    """Start the run, unless this form has started it already."""
-    project, key = project_of(request), form_text(request, "start_key", MAX_KEY_CHARACTERS)
+    """Start the run, unless this form has started it already.
+
+    The form holds the fields as they are now, and the query the plan beside the button. If they differ, as they do when
+    a field was changed just before the click, the plan of the fields is shown, and nothing is started.
+    """
+    project, shown = project_of(request), request.query_params
+    key = shown.get("start_key", "").strip()[:MAX_KEY_CHARACTERS]
     if not key:
         raise UsageError("the form is not complete", "load the page again")
     known = _started.find(project, key)
     if known is not None:
         return RedirectResponse(url_of(request, f"/start/{known}"), 303)
     form = TrainingForm.of(form_of(request))
+    if form.values != TrainingForm.of(shown).values:
+        return RedirectResponse(url_of(request, "/start", **form.values), 303)
     plan = TrainingPlan(project, form, wait_seconds=SMALL_SECONDS)
     try:
         if plan.plan is None:
             raise UsageError("the data are still being checked", "start when the plan is complete")
         if plan.blocker is not None:
             raise plan.blocker
-        if plan.price != form_text(request, "price"):
+        if plan.price != shown.get("price", ""):
             raise UsageError(
                 "the plan has changed since the page was loaded, and nothing was started",
                 "read the plan again, then start it",

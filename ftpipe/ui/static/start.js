@@ -13,7 +13,8 @@ document.getElementById("start")?.addEventListener("change", (event) => {
 function changedFields() {
   const planned = JSON.parse(document.getElementById("plan").dataset.values);
   const plannedValue = (name, value) => planned[name] ?? (name === "provider" ? value : "");
-  return [...new FormData(choices)].filter(([name, value]) => value.trim() !== plannedValue(name, value)).map(([name]) => name);
+  const fields = [...new FormData(choices)].filter(([name]) => name !== "accept");
+  return fields.filter(([name, value]) => value.trim() !== plannedValue(name, value)).map(([name]) => name);
 }
 
 // Show the plan of the fields as they are, if another one is shown: a field may be changed before the scripts have
@@ -32,10 +33,3 @@ function correctPlan() {
 }
 addEventListener("load", correctPlan);
 document.addEventListener("htmx:after:swap", correctPlan);
-
-// The button starts the plan beside it. If a field was changed since, and the plan is not here yet, show that one first.
-document.addEventListener("submit", (event) => {
-  if (event.target.id !== "start-form" || !changedFields().length) return;
-  event.preventDefault();
-  choices.requestSubmit();
-});

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
+from httpx2 import Response
 from starlette.testclient import TestClient
 
 from ftpipe.ui.datasets.checks import DatasetTasks
 from ftpipe.ui.datasets.worker import run_task
 from ftpipe.ui.pages import start
 from ftpipe.ui.project import Project
+from ftpipe.ui.training_form import TrainingForm
 from tests.ui.conftest import csrf_of
 
 ORIGIN = {"origin": "http://127.0.0.1:8322"}
@@ -50,17 +54,15 @@ def data(project: Project, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> s
     return project.datasets.files.all()[0].id
 
 
-def hidden(page: str, name: str) -> str:
-    return page.partition(f'name="{name}" value="')[2].partition('"')[0]
+def shown_plan(page: str) -> dict[str, str]:
+    """The plan that the button of a page starts, with its price and the key of the form."""
+    url = html.unescape(page.partition('formaction="')[2].partition('"')[0])
+    return dict(parse_qsl(url.partition("?")[2]))
 
 
-def form_of(client: TestClient, page: str, **values: str) -> dict[str, str]:
-    return {
-        "csrf": csrf_of(client),
-        "start_key": hidden(page, "start_key"),
-        "price": hidden(page, "price"),
-        **values,
-    }
+def press_start(client: TestClient, shown: dict[str, str], **fields: str) -> Response:
+    """Press the button beside a plan, with the fields of the form."""
+    return client.post("/start", params=shown, data={"csrf": csrf_of(client), **fields}, headers=ORIGIN)
 
 
 def test_start_without_data_names_the_data_page(client: TestClient) -> None:
@@ -79,21 +81,39 @@ def test_plan_writes_out_what_auto_stands_for(client: TestClient, data: str) -> 
 
 def test_start_runs_the_command_that_is_shown_once(client: TestClient, data: str, commands: FakeCommands) -> None:
     """A double click and a form that is sent again do not make a second run."""
-    page = client.get("/start", params={"data": data, "epochs": "2"}).text
-    form = form_of(client, page, data=data, provider="local", epochs="2")
-    answers = [client.post("/start", data=form, headers=ORIGIN) for _ in range(3)]
+    choice = {"data": data, "provider": "local", "epochs": "2"}
+    shown = shown_plan(client.get("/start", params=choice).text)
+    answers = [press_start(client, shown, **choice) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [303] * 3
     assert commands.started == [["train", "--yes", "--provider", "local", "--epochs", "2", "train.jsonl"]]
     assert {answer.headers["location"].partition("?")[0] for answer in answers} == {"/start/cmd-000000000001"}
 
 
+@pytest.mark.parametrize("change", [{"epochs": "3"}, {"epochs": ""}, {"provider": "nebius"}, {"suffix": "x"}])
+def test_start_shows_the_plan_of_fields_that_were_changed_since(
+    client: TestClient, data: str, commands: FakeCommands, change: dict[str, str]
+) -> None:
+    """Whatever a script did not do in time, the button starts nothing but the plan beside it."""
+    choice = {"data": data, "provider": "local", "epochs": "2"}
+    shown = shown_plan(client.get("/start", params=choice).text)
+    answer = press_start(client, shown, **(choice | change))
+    assert answer.status_code == 303
+    fields = dict(parse_qsl(answer.headers["location"].partition("?")[2]))
+    assert fields == {name: value for name, value in (choice | change).items() if value}
+    assert commands.started == []
+    page = client.get(answer.headers["location"])
+    assert press_start(client, shown_plan(page.text), **fields).headers["location"].startswith("/start/cmd-")
+    assert len(commands.started) == 1
+
+
 def test_paid_job_is_limited_to_the_price_on_the_button(client: TestClient, data: str, commands: FakeCommands) -> None:
     choice = {"data": data, "provider": "nebius", "epochs": "3"}
     page = client.get("/start", params=choice).text
-    price = hidden(page, "price")
+    shown = shown_plan(page)
+    price = shown["price"]
     assert price.startswith("about ")
     assert f"Start and pay {price}" in page
-    assert client.post("/start", data=form_of(client, page, **choice), headers=ORIGIN).status_code == 303
+    assert press_start(client, shown, **choice).status_code == 303
     (arguments,) = commands.started
     limit = arguments[arguments.index("--max-cost") + 1]
     assert f"at most {float(limit):.4f} USD" in price or f"at most {float(limit):,.2f} USD" in price
@@ -112,25 +132,23 @@ def test_paid_job_is_limited_to_the_price_on_the_button(client: TestClient, data
 def test_start_refuses_and_starts_nothing(
     client: TestClient, data: str, commands: FakeCommands, changes: dict[str, str], message: str
 ) -> None:
-    page = client.get("/start", params={"data": data}).text
-    form = form_of(client, page, data=data, provider="local") | changes
-    answer = client.post("/start", data=form, headers=ORIGIN)
+    choice = {"data": data, "provider": "local"}
+    shown = shown_plan(client.get("/start", params=choice).text) | changes
+    fields = choice | {name: value for name, value in changes.items() if name in TrainingForm.NAMES}
+    answer = press_start(client, shown, **fields)
     assert answer.status_code in (400, 409)
     assert message in answer.text
     assert commands.started == []
 
 
-def test_unknown_price_has_to_be_accepted(
-    client: TestClient, data: str, commands: FakeCommands, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unknown_price_has_to_be_accepted(client: TestClient, data: str, commands: FakeCommands) -> None:
     choice = {"data": data, "provider": "together", "model": "some/unknown-model"}
     page = client.get("/start", params=choice).text
     assert "Start training at an unknown price" in page
-    form = form_of(client, page, **choice)
-    assert client.post("/start", data=form, headers=ORIGIN).status_code == 409
+    shown = shown_plan(page)
+    assert press_start(client, shown, **choice).status_code == 409
     assert commands.started == []
-    accepted = client.post("/start", data={**form, "accept": "yes"}, headers=ORIGIN)
-    assert accepted.status_code == 303
+    assert press_start(client, shown, **choice, accept="yes").status_code == 303
     assert len(commands.started) == 1
 
 
