@@ -1,11 +1,12 @@
 """Honest and hostile clients on one server for some time: how long honest chats take, and whether anything is lost.
 
-Usage: ``python -m tests.benchmarks.soak [--minutes 20]``
+Usage: ``python -m tests.benchmarks.soak [--minutes 20] [--base FOLDER]``
 
-The server is the real one, with a base model of some thousand parameters, on loopback. First the honest clients are
-alone, for a fifth of the time; then the hostile ones join: chats that are abandoned, floods, slow bodies and readers,
-unknown models and paths, long prompts, hostile graders, files and jobs. Everything ends by itself. It prints the
-latency of honest chats alone and under attack, the memory of the server's processes, and honest files that were lost.
+The server is the real one, on loopback. Without ``--base``, its base model has some thousand parameters: a token then
+takes about a millisecond, and what the server does besides the model weighs most. First the honest clients are alone,
+for a fifth of the time; then the hostile ones join: chats that are abandoned, floods, slow bodies and readers, unknown
+models and paths, long prompts, hostile graders, files and jobs. Everything ends by itself. It prints the latency of
+honest chats alone and under attack, the memory of the server's processes, and honest files that were lost.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import multiprocessing
 import os
 import random
 import secrets
+import shutil
 import signal
 import socket
 import statistics
@@ -105,17 +107,21 @@ class Server(Connections):
 
     Args:
         folder: An empty folder.
-        context_tokens: Tokens that the base model reads at most.
+        base: The folder of a base model; without it, one of some thousand parameters is made.
+        context_tokens: Tokens that this one reads at most.
     """
 
-    def __init__(self, folder: Path, *, context_tokens: int = 512) -> None:
+    def __init__(self, folder: Path, *, base: Path | None = None, context_tokens: int = 512) -> None:
         self.data_dir = folder / "data"
         self.inference: psutil.Process | None = None
         keys = {owner: secrets.token_hex(16) for owner in ("honest", "hostile")}
         key_file = folder / "keys"
         key_file.write_text("".join(f"{owner}:{key}\n" for owner, key in keys.items()), encoding="utf-8")
         key_file.chmod(0o600)
-        save_base(folder / "home" / "models" / MODEL, max_position_embeddings=context_tokens)
+        if base is None:
+            save_base(folder / "home" / "models" / MODEL, max_position_embeddings=context_tokens)
+        else:
+            shutil.copytree(base, folder / "home" / "models" / MODEL)
         command = [sys.executable, "-m", "ftpipe", "-q", "serve", "--port", "0", "--data-dir", str(self.data_dir)]
         environment = os.environ | {"FTPIPE_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
         with (folder / "output").open("wb") as output:
@@ -368,12 +374,13 @@ def main() -> None:
     """Run the soak and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=20.0)
-    minutes = parser.parse_args().minutes
+    parser.add_argument("--base", type=Path, metavar="FOLDER", help="a base model, for example the default one")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        server = Server(Path(folder))
+        server = Server(Path(folder), base=arguments.base)
         try:
             soak = Soak(server)
-            soak.run(minutes * 60)
+            soak.run(arguments.minutes * 60)
             for line in soak.report():
                 sys.stdout.write(f"{line}\n")
             if soak.has_stalled.is_set():
