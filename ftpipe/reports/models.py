@@ -88,6 +88,19 @@ def validation_loss(metric: TrainingMetrics | None) -> float | None:
     return metric.full_valid_loss if metric.full_valid_loss is not None else metric.valid_loss
 
 
+def measures(metric: TrainingMetrics) -> tuple[float | None, float | None]:
+    """The losses of training and validation data; in reinforcement the rewards."""
+    if metric.train_mean_reward is None:
+        return metric.train_loss, validation_loss(metric)
+    rewards = (metric.full_valid_mean_reward, metric.valid_mean_reward)
+    return metric.train_mean_reward, next((reward for reward in rewards if reward is not None), None)
+
+
+def has_rewards(model: Model) -> bool:
+    """Whether a model was trained by reinforcement."""
+    return any(checkpoint.metrics.train_mean_reward is not None for checkpoint in model.checkpoints)
+
+
 def cost_of(model: Model) -> str:
     """The actual cost, or the estimate."""
     if model.actual_cost is not None:
@@ -156,15 +169,10 @@ def _metric_lines(metric: TrainingMetrics | None) -> list[str]:
 def _checkpoint_lines(model: Model, style: Styler) -> list[str]:
     if not model.checkpoints:
         return []
-    rows = [("  step", "train", "valid", "checkpoint")]
-    rows += [
-        (
-            str(c.step),
-            format_decimal(c.metrics.train_loss),
-            format_decimal(validation_loss(c.metrics)),
-            sanitize_line(c.model, 120),
-        )
-        for c in model.checkpoints
-    ]
+    unit = " reward" if has_rewards(model) else ""
+    rows = [("  step", f"train{unit}", f"valid{unit}", "checkpoint")]
+    for checkpoint in model.checkpoints:
+        train, valid = (format_decimal(value) for value in measures(checkpoint.metrics))
+        rows.append((str(checkpoint.step), train, valid, sanitize_line(checkpoint.model, 120)))
     lines = format_table(rows, right=(0, 1, 2))
     return ["", style("bold", lines[0]), *lines[1:]]

@@ -94,12 +94,11 @@ class Curve:
         """The last value of a metric."""
         return next((value for value in reversed(self.columns.get(name, ())) if not math.isnan(value)), None)
 
-    def best(self, name: str) -> tuple[int, float] | None:
-        """Step and value of the lowest value of a loss."""
+    def best(self, name: str, *, highest: bool = False) -> tuple[int, float] | None:
+        """Step and value of the first lowest value, as of a loss, or of the first highest one, as of a reward."""
         column = self.columns.get(name, ())
-        best = min(
-            (row for row, value in enumerate(column) if not math.isnan(value)), key=column.__getitem__, default=None
-        )
+        rows = (row for row, value in enumerate(column) if not math.isnan(value))
+        best = (max if highest else min)(rows, key=column.__getitem__, default=None)
         return None if best is None else (self.steps[best], column[best])
 
     @property

@@ -20,6 +20,7 @@ from ftpipe.ui.background import BackgroundCommands
 from ftpipe.ui.curves import CurveCache
 from ftpipe.ui.datasets.project_datasets import ProjectDatasets
 from ftpipe.ui.datasets.token_losses import Ids, LossModel
+from ftpipe.ui.grader_files import GraderFiles
 from ftpipe.ui.job_watcher import JobWatcher
 from ftpipe.ui.run_view import SummaryCache
 
@@ -117,6 +118,11 @@ class Project:
 
     def _token_logprobs(self, model: LossModel, ids: Ids) -> list[float | None]:
         return self.endpoints.open(model.provider, start=True).models.token_logprobs(model.name, ids)
+
+    @property
+    def graders(self) -> GraderFiles:
+        """Its files with graders."""
+        return GraderFiles(self.folder)
 
     @cached_property
     def conversations(self) -> Conversations:

@@ -23,8 +23,10 @@ SUMMARY_BUDGET_SECONDS = 0.3
 """How long a list may read curves; the rows that are left over are filled in one by one."""
 STAGES = ("data checked", "uploaded", "job created", "training", "model registered")
 WAITING = frozenset({"validating_files", "queued"})
-GROUPS = ("loss", "accuracy", "reward")
-"""Charts, by the last part of their metrics' names."""
+GROUPS = ("loss", "accuracy", "reward", "kl", "tokens")
+"""Charts, by what their metrics' names end with or have in them."""
+REINFORCEMENT_FIGURES = ("kl", "completion_tokens_mean", "zero_std_fraction")
+"""Figures of a run besides its rewards, in the API's names."""
 HYPERPARAMETER_NAMES = {
     "n_epochs": "epochs",
     "lora_r": "LoRA rank",
@@ -43,6 +45,7 @@ CURVE_NAMES = {
     "train_mean_reward": "train",
     "valid_mean_reward": "validation",
     "full_valid_mean_reward": "full validation",
+    "completion_tokens_mean": "completion tokens mean",
 }
 
 
@@ -96,37 +99,51 @@ def stages_of(run: Run) -> list[tuple[str, str]]:
 class Summary:
     """A run's curve in a few figures and a small drawing."""
 
+    measure: str = "loss"
+    """``loss``, or in reinforcement ``reward``; ``train``, ``valid`` and ``best_valid`` are values of it."""
     step: int | None = None
     total_steps: int | None = None
-    train_loss: float | None = None
-    valid_loss: float | None = None
-    best_valid_loss: float | None = None
+    train: float | None = None
+    valid: float | None = None
+    best_valid: float | None = None
     train_line: str = ""
     """Points of an SVG polyline."""
     valid_line: str = ""
+    others: tuple[tuple[str, float], ...] = ()
+    """Further figures by name."""
 
 
 def summarize(curve: Curve) -> Summary:
     """The summary of a curve."""
-    best = curve.best(validation_name(curve))
-    train = curve.points("train_loss", limit=SPARK_POINTS)
+    measure, train_name = ("reward", "train_mean_reward") if has_rewards(curve) else ("loss", "train_loss")
+    best = curve.best(validation_name(curve), highest=measure == "reward")
+    train = curve.points(train_name, limit=SPARK_POINTS)
     valid = curve.points(validation_name(curve), limit=SPARK_POINTS)
     values = [*train[1], *valid[1]]
     box = (curve.steps[0], curve.steps[-1], min(values), max(values)) if values else (0, 0, 0.0, 0.0)
+    others = [(name, value) for name in REINFORCEMENT_FIGURES if (value := curve.last(name)) is not None]
     return Summary(
+        measure=measure,
         step=curve.last_step,
         total_steps=curve.total_steps,
-        train_loss=curve.last("train_loss"),
-        valid_loss=curve.last(validation_name(curve)),
-        best_valid_loss=best[1] if best else None,
+        train=curve.last(train_name),
+        valid=curve.last(validation_name(curve)),
+        best_valid=best[1] if best else None,
         train_line=_polyline(*train, box),
         valid_line=_polyline(*valid, box),
+        others=tuple((name.replace("_", " "), value) for name, value in others),
     )
 
 
+def has_rewards(curve: Curve) -> bool:
+    """Whether it is the curve of reinforcement."""
+    return "train_mean_reward" in curve.columns
+
+
 def validation_name(curve: Curve) -> str:
-    """The metric of the validation loss: over all of the data if the job reports it."""
-    return "full_valid_loss" if "full_valid_loss" in curve.columns else "valid_loss"
+    """The metric of the validation loss or reward: over all of the data if the job reports it."""
+    name = "mean_reward" if has_rewards(curve) else "loss"
+    return f"full_valid_{name}" if f"full_valid_{name}" in curve.columns else f"valid_{name}"
 
 
 def _polyline(steps: Sequence[int], values: Sequence[float], box: tuple[int, int, float, float]) -> str:
@@ -166,13 +183,16 @@ class SummaryCache:
 
 
 def groups_of(curves: Iterable[Curve]) -> list[str]:
-    """The charts that these curves have values for; the first one always."""
+    """The charts that these curves have values for; that of losses if there are none, and that of rewards first."""
     names = {name for curve in curves for name in curve.columns}
-    return [group for group in GROUPS if group == GROUPS[0] or any(_is_in(name, group) for name in names)]
+    groups = [group for group in GROUPS if any(_is_in(name, group) for name in names)] or [GROUPS[0]]
+    return sorted(groups, key=lambda group: group != "reward")
 
 
 def _is_in(name: str, group: str) -> bool:
-    return name.endswith(group) or (group == "reward" and "reward" in name and not name.endswith(GROUPS[:2]))
+    if group in ("reward", "tokens"):
+        return group in name and not name.endswith(("loss", "accuracy", "second"))
+    return name == group if group == "kl" else name.endswith(group)
 
 
 def chart_data(
@@ -218,19 +238,28 @@ def epoch_steps(run: Run, curve: Curve) -> list[float]:
     return [round(total * number / epochs, 1) for number in range(1, epochs)]
 
 
+def chart_title(group: str) -> str:
+    """The heading of a chart."""
+    return {"kl": "KL divergence", "tokens": "Tokens of an answer"}.get(group, group.capitalize())
+
+
 def chart_sentence(curve: Curve, group: str) -> str:
     """What a chart shows, for those who do not see it."""
     if curve.last_step is None:
         return "No values were reported yet."
     total = f" of {curve.total_steps:,}" if curve.total_steps else ""
-    parts = [f"{group.capitalize()} up to step {curve.last_step:,}{total}."]
+    parts = [f"{chart_title(group)} up to step {curve.last_step:,}{total}."]
     for name in (name for name in curve.columns if _is_in(name, group)):
         _, values = curve.points(name, limit=4)
         label = CURVE_NAMES.get(name) or name.replace("_", " ")
         parts.append(f"{label.capitalize()} from {format_decimal(values[0])} to {format_decimal(values[-1])}.")
-    best = curve.best(validation_name(curve)) if group == "loss" else None
+    is_reward = has_rewards(curve)
+    best = (
+        curve.best(validation_name(curve), highest=is_reward) if group == ("reward" if is_reward else "loss") else None
+    )
     if best is not None:
-        parts.append(f"The validation loss was lowest at step {best[0]:,}: {format_decimal(best[1])}.")
+        extreme = "reward was highest" if is_reward else "loss was lowest"
+        parts.append(f"The validation {extreme} at step {best[0]:,}: {format_decimal(best[1])}.")
     return " ".join(parts)
 
 

@@ -39,6 +39,7 @@ HYPERPARAMETERS = {flag.removeprefix("--").replace("-", "_"): key for key, flag 
 """Field of the form → key of the configuration."""
 SETTINGS = ("model", "method", "suffix", "seed", "max_cost")
 FILES = ("data", "validation", "evaluate")
+GRADER = "grader"
 LABELS = {
     "epochs": "Epochs",
     "batch_size": "Batch size",
@@ -69,7 +70,7 @@ MAX_ESTIMATED_BYTES = 32 * 1024 * 1024
 class TrainingForm(FormFields):
     """What was chosen; an empty field leaves the choice to the configuration or the provider."""
 
-    NAMES = ("provider", *FILES, *SETTINGS, *HYPERPARAMETERS)
+    NAMES = ("provider", *FILES, GRADER, *SETTINGS, *HYPERPARAMETERS)
     MAX_CHARACTERS = 400
 
 
@@ -90,6 +91,7 @@ class TrainingPlan:
         self._project, self._datasets = project, project.datasets
         self.profile: Profile = self._datasets.profile(form["provider"])
         self.data, self.validation, self.test = (self._file(name) for name in FILES)
+        self.grader = project.graders.get(form[GRADER]) if form[GRADER] else None
         self.settings = self._load_settings()
         self.bases = bases_of(self.settings, self.profile)
         self.check: CheckResult | TaskState | None = None
@@ -104,6 +106,7 @@ class TrainingPlan:
         flags: dict[str, object] = {name: self.form[name] or None for name in SETTINGS}
         flags |= {key: self.form[name] or None for name, key in HYPERPARAMETERS.items()}
         flags |= {"provider": self.profile.name, "validation": self.validation.path if self.validation else None}
+        flags["grader"] = self.grader.fields if self.grader else None
         return load(self._project.settings.path, env=os.environ, flags=flags, folder=self._project.folder)
 
     @property
@@ -246,7 +249,7 @@ class TrainingPlan:
         if self.data is None:
             raise UsageError("no dataset was chosen", "choose one")
         words = ["train", "--provider", self.profile.name]
-        for name, file in (("validation", self.validation), ("evaluate", self.test)):
+        for name, file in (("validation", self.validation), ("evaluate", self.test), (GRADER, self.grader)):
             if file is not None:
                 words += [f"--{name}", self._shown_path(file.path)]
         for name in (*SETTINGS, *HYPERPARAMETERS):

@@ -98,8 +98,23 @@ def metric_event(step: int, total: int = 30, /, **values: float) -> Event:
     )
 
 
+def reward_event(step: int, total: int = 30, /) -> Event:
+    """The metrics of a step of reinforcement."""
+    data: dict[str, object] = {"step": step, "total_steps": total, "train_loss": 0.001, "train_mean_reward": step / 40}
+    data |= {"kl": 0.002 * step, "completion_tokens_mean": 12.5, "zero_std_fraction": 0.25, "errors": {"graders": []}}
+    if step % 10 == 0:
+        data["full_valid_mean_reward"] = 0.9 - abs(20 - step) / 100
+    return metric_event(step, total).model_copy(update={"data": data})
+
+
 def add_run(
-    registry: Registry, run: Run, job: Job | None = None, *, steps: int = 30, model: Model | None = None
+    registry: Registry,
+    run: Run,
+    job: Job | None = None,
+    *,
+    steps: int = 30,
+    model: Model | None = None,
+    has_rewards: bool = False,
 ) -> Run:
     """Save a run, its job with a curve, and its model."""
     registry.runs.start(run, key=run.id, ordinal=0)
@@ -108,7 +123,9 @@ def add_run(
     registry.jobs.save(job, run_id=run.id)
     run = registry.runs.save(run.model_copy(update={"job": job}))
     message = Event(id="ftevent-message", created_at=STARTED, level="info", message="Training started")
-    registry.jobs.save_events(job, [message, *(metric_event(step, steps) for step in range(1, steps + 1))])
+    registry.jobs.save_events(
+        job, [message, *((reward_event if has_rewards else metric_event)(step, steps) for step in range(1, steps + 1))]
+    )
     if model is not None:
         run = registry.runs.register(model, run, price_row="")
     return run

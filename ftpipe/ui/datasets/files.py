@@ -190,7 +190,7 @@ class DatasetFiles:
         yield from ((origin, path.absolute()) for origin, path in self._named())
         own = self.own_folder
         yield from (("received", path) for path in _files_in(own))
-        yield from (("project", path) for path in _walk(self._folder))
+        yield from (("project", path) for path in walk(self._folder))
         latest = prepared.latest()
         if latest is not None:
             yield from (("prepared", path.absolute()) for path in (latest.train, latest.validation) if path)
@@ -219,8 +219,8 @@ def _files_in(folder: Path) -> Iterator[Path]:
         yield from sorted(path for path in folder.iterdir() if path.suffix.lower() in UPLOAD_SUFFIXES)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """The JSON Lines files of a folder; hidden folders, links and those far below are left out."""
+def walk(folder: Path, suffixes: tuple[str, ...] = LISTED_SUFFIXES) -> Iterator[Path]:
+    """The files of a folder with such a name; hidden folders, links and those far below are left out."""
     pending, visited = [(folder, 0)], 0
     while pending:
         current, depth = pending.pop(0)
@@ -237,7 +237,7 @@ def _walk(folder: Path) -> Iterator[Path]:
             if entry.is_dir(follow_symlinks=False):
                 if depth < MAX_DEPTH and entry.name not in _SKIPPED_FOLDERS:
                     pending.append((Path(entry.path), depth + 1))
-            elif entry.name.lower().endswith(LISTED_SUFFIXES):
+            elif entry.name.lower().endswith(suffixes):
                 yield Path(entry.path)
 
 

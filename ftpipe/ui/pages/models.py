@@ -17,7 +17,7 @@ from ftpipe.records import Model
 from ftpipe.records.evaluation import Comparison, Evaluation, Score
 from ftpipe.registry.models import AliasMove
 from ftpipe.reports.evaluation import wording
-from ftpipe.reports.models import cost_of, final_loss_text, validation_loss
+from ftpipe.reports.models import cost_of, final_loss_text, has_rewards, measures
 from ftpipe.reports.runs import hyperparameter_text
 from ftpipe.ui.project import LOCAL_PROVIDER, Project
 from ftpipe.ui.rendering import Page, form_text, page_count, page_number, project_of, render, url_of
@@ -94,7 +94,8 @@ def show_model(request: Request) -> Response:
         cost_of=cost_of,
         loss_of=final_loss_text,
         hyperparameter_text=hyperparameter_text,
-        validation_loss=validation_loss,
+        has_rewards=has_rewards,
+        measures=measures,
     )
 
 

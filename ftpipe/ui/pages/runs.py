@@ -15,7 +15,7 @@ from ftpipe.errors import FtpipeError, UsageError
 from ftpipe.pipeline.pipeline import Pipeline
 from ftpipe.records import Run, RunState
 from ftpipe.registry.run_search import RunFilter, search_runs
-from ftpipe.reports.models import validation_loss
+from ftpipe.reports.models import has_rewards, measures
 from ftpipe.ui import run_view
 from ftpipe.ui.curves import Curve
 from ftpipe.ui.job_watcher import refuse_other_endpoint
@@ -224,7 +224,7 @@ def _run_values(request: Request, run: Run) -> dict[str, Any]:
         "summary": run_view.summarize(curve),
         "groups": groups,
         # an open page shows the others as soon as there are values
-        "shown_groups": run_view.GROUPS if is_open else groups,
+        "shown_groups": [*groups, *(one for one in run_view.GROUPS if one not in groups)] if is_open else groups,
         "sentences": {group: run_view.chart_sentence(curve, group) for group in run_view.GROUPS},
         "remaining": run_view.remaining_text(run, time.time()),
         "hyperparameters": run_view.hyperparameter_rows(run),
@@ -236,7 +236,8 @@ def _run_values(request: Request, run: Run) -> dict[str, Any]:
         "compared": compared,
         "scale": SCALE if request.query_params.get("scale") == SCALE else "",
         "names": run_view,
-        "validation_loss": validation_loss,
+        "has_rewards": has_rewards,
+        "measures": measures,
         "is_open": is_open,
         "is_paid": _is_paid(project, run),
         "read_error": error,

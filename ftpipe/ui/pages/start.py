@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from ftpipe.catalog.budget import budget_violation
 from ftpipe.errors import FtpipeError, UsageError
-from ftpipe.records import Run
+from ftpipe.records import Method, Run
 from ftpipe.records.job import EXTENDED_HYPERPARAMETERS, METHODS_OF
 from ftpipe.reports.dataset_summary import cost_lines
 from ftpipe.reports.runs import cost_text, hyperparameter_text, stand_in_text
@@ -30,7 +30,7 @@ SMALL_SECONDS = 0.6
 MAX_STARTS = 1000
 """Starts that are remembered, so that a form that is sent again starts nothing."""
 MAX_KEY_CHARACTERS = 64
-DETAILS = ("method", "suffix", "seed", "max_cost", "evaluate")
+DETAILS = ("method", "grader", "suffix", "seed", "max_cost", "evaluate")
 """Fields that are folded away, as the hyperparameters besides the epochs are."""
 
 
@@ -78,6 +78,8 @@ def _render(request: Request, form: TrainingForm, *, problem: FtpipeError | None
         "form": form,
         "planned": json.dumps(planned),
         "files": files,
+        "graders": project.graders.all() if _is_reinforcement(plan) or form["grader"] else [],
+        "is_reinforcement": _is_reinforcement(plan),
         "profiles": project.datasets.profiles,
         "plan": plan,
         "error": error,
@@ -92,11 +94,20 @@ def _render(request: Request, form: TrainingForm, *, problem: FtpipeError | None
     return render(request, "start/start.html.j2", http_status=status, **values)
 
 
+def _is_reinforcement(plan: TrainingPlan | None) -> bool:
+    return plan is not None and _method(plan) is Method.REINFORCEMENT
+
+
+def _method(plan: TrainingPlan) -> Method | None:
+    """The method that was chosen, else that of the data."""
+    return plan.settings.config.method or (plan.plan.spec.method if plan.plan else None)
+
+
 def _fields(plan: TrainingPlan | None) -> list[str]:
     """The hyperparameters that the method has and the provider takes, besides the epochs."""
     if plan is None:
         return ["batch_size", "learning_rate_multiplier"]
-    method = plan.settings.config.method or (plan.plan.spec.method if plan.plan else None)
+    method = _method(plan)
     extended = plan.profile.extended_hyperparameters
     names = []
     for name, key in HYPERPARAMETERS.items():

@@ -10,6 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from ftpipe.providers.provider import Provider
+from ftpipe.records import Checkpoint, TrainingMetrics
 from ftpipe.registry import Registry
 from ftpipe.registry.run_search import RunFilter, search_runs
 from ftpipe.ui.pages.runs import RunChanges
@@ -77,6 +78,34 @@ def test_runs_part_is_the_table_alone(client: TestClient, registry: Registry) ->
     text = client.get("/runs?part=table").text
     assert text.startswith("<section")
     assert 'hx-trigger="every 4s"' in text, "an open run is brought up to date"
+
+
+def test_run_of_reinforcement_shows_rewards(client: TestClient, registry: Registry) -> None:
+    """In the list, in its facts, charts and checkpoints; the best reward is the highest one."""
+    run = seeds.run_of()
+    metrics = TrainingMetrics(step=20, train_loss=0.001, train_mean_reward=0.5, full_valid_mean_reward=0.9)
+    checkpoint = Checkpoint(id="c1", created_at=1, step=20, model="ft:x:ckpt-step-20", metrics=metrics)
+    model = seeds.model_of(run, metrics=metrics, checkpoints=(checkpoint,))
+    seeds.add_run(registry, run, seeds.job_of(run, "succeeded"), model=model, has_rewards=True)
+    row = client.get("/runs").text
+    assert 'data-label="valid reward">0.8000 <small class="soft">reward</small>' in row
+    assert 'data-label="best">0.9000<' in row
+    page = client.get(f"/runs/{run.id}").text
+    assert "<dt>Train mean reward</dt><dd>0.7500</dd>" in page
+    assert '<dt>Validation mean reward</dt><dd>0.8000 <small class="soft">best 0.9000</small></dd>' in page
+    assert "<dt>KL</dt><dd>0.0600</dd>" in page
+    assert "<dt>Completion tokens mean</dt>" in page
+    assert "loss</dt>" not in page
+    charts = re.findall(r'<h2 id="chart-(\w+)">([^<]+)</h2>', page)
+    assert charts[0] == ("reward", "Reward")
+    assert {("kl", "KL divergence"), ("tokens", "Tokens of an answer")} <= set(charts)
+    assert "The validation reward was highest at step 20: 0.9000." in page
+    assert "valid reward</th>" in page
+    assert "valid loss" not in page
+    points = client.get(f"/runs/{run.id}/points", params={"group": "reward"}).json()
+    assert [one["label"] for one in points["series"]] == ["train", "full validation"]
+    model_page = client.get("/models/show", params={"name": model.id, "endpoint": model.endpoint}).text
+    assert "valid reward</th>" in model_page
 
 
 def test_runs_list_leaves_slow_curves_for_later(

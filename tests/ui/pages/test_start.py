@@ -141,6 +141,65 @@ def test_start_refuses_and_starts_nothing(
     assert commands.started == []
 
 
+@pytest.fixture
+def prompts(data: str, own_home: Path, project: Project) -> str:
+    """The id of prompts for reinforcement, beside files that are no graders."""
+    assert data
+    row = {"messages": [{"role": "user", "content": "a"}], "label": "b"}
+    (own_home / "prompts.jsonl").write_text((json.dumps(row) + "\n") * 20, encoding="utf-8")
+    (own_home / "package.json").write_text('{"type": "module"}', encoding="utf-8")
+    (own_home / "broken.json").write_text('{"type": ["multi"]}', encoding="utf-8")
+    (own_home / "deep.json").write_text("[" * 100_000, encoding="utf-8")
+    return next(file.id for file in project.datasets.files.all() if file.name == "prompts.jsonl")
+
+
+CHECK = {"type": "string_check", "name": "<b>label", "operation": "eq", "input": "{{sample.output_text}}"}
+
+
+def test_reinforcement_is_started_with_a_grader_of_the_project(
+    client: TestClient, prompts: str, own_home: Path, project: Project, commands: FakeCommands
+) -> None:
+    """Without one the page says how to write it; the command that is shown and started names the file."""
+    choice = {"data": prompts, "provider": "local", "method": "reinforcement"}
+    page = client.get("/start", params=choice).text
+    assert "No file of the project has a grader yet" in page
+    assert "reinforcement needs a grader" in page
+    assert "Maximum tokens of an answer" in page
+    (own_home / "graders").mkdir()
+    (own_home / "graders" / "label.json").write_text(json.dumps({**CHECK, "reference": "{{item.label}}"}))
+    (file,) = project.graders.all()
+    choice["grader"] = file.id
+    page = client.get("/start", params=choice).text
+    assert "graders/label.json: string_check, &lt;b&gt;label" in page
+    assert "ftpipe train --provider local --grader graders/label.json --method reinforcement prompts.jsonl" in page
+    assert press_start(client, shown_plan(page), **choice).status_code == 303
+    (arguments,) = commands.started
+    assert arguments[arguments.index("--grader") + 1] == "graders/label.json"
+
+
+@pytest.mark.parametrize("grader", ["0" * 16, "../../etc/passwd", "package.json"])
+def test_grader_that_the_page_did_not_list_is_refused(
+    client: TestClient, prompts: str, commands: FakeCommands, grader: str
+) -> None:
+    """No path comes from a request."""
+    client.get("/start", params={"data": prompts})
+    choice = {"data": prompts, "provider": "local", "method": "reinforcement", "grader": grader}
+    answer = press_start(client, {**choice, "start_key": "k" * 16}, **choice)
+    assert answer.status_code in (400, 409)
+    assert "this grader does not exist any more" in answer.text
+    assert commands.started == []
+
+
+def test_grader_that_this_machine_does_not_run_blocks_the_button(
+    client: TestClient, prompts: str, own_home: Path, project: Project
+) -> None:
+    (own_home / "grader.json").write_text(json.dumps({"type": "lambda", "lambda": {"function": "arn:aws:x"}}))
+    (file,) = project.graders.all()
+    page = client.get("/start", params={"data": prompts, "method": "reinforcement", "grader": file.id}).text
+    assert "grader.type: expected one of" in page
+    assert "Start training" not in page
+
+
 def test_unknown_price_has_to_be_accepted(client: TestClient, data: str, commands: FakeCommands) -> None:
     choice = {"data": data, "provider": "together", "model": "some/unknown-model"}
     page = client.get("/start", params=choice).text
