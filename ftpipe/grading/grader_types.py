@@ -1,6 +1,7 @@
 """The fields of graders in OpenAI's JSON.
 
-Source: OpenAI API description, GraderStringCheck, GraderTextSimilarity, GraderScoreModel and GraderMulti, 2026-08-21.
+Source: OpenAI API description, GraderStringCheck, GraderTextSimilarity, GraderScoreModel, GraderPython and
+GraderMulti, 2026-08-21.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ MAX_CHARACTERS = 100_000
 """Characters that a grader compares; some measures take time proportional to the product of two lengths."""
 MAX_MESSAGES = 64
 """Messages of a ``score_model`` grader."""
+MAX_SOURCE_CHARACTERS = 256_000
+"""Of a ``python`` grader. Source: OpenAI's guide to graders, 2026-08-21."""
 MAX_SCORE_TOKENS = 4096
 """Most tokens that a ``score_model`` grader may let its model answer with."""
 DEFAULT_SCORE_TOKENS = 64
@@ -123,6 +126,15 @@ class ScoreModel(GraderFields):
             message = "the second number must be greater than the first"
             raise ValueError(message)
         return value
+
+
+class PythonGrader(GraderFields):
+    """Lets a function of its own score the answer."""
+
+    type: Literal["python"]
+    source: Annotated[str, StringConstraints(min_length=1, max_length=MAX_SOURCE_CHARACTERS)]
+    image_tag: str | None = None
+    """Of the packages at OpenAI; here it is not used."""
 
 
 class Multi(GraderFields):

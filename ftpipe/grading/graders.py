@@ -1,10 +1,10 @@
-"""Graders in OpenAI's JSON: ``string_check``, ``text_similarity``, ``score_model``, and ``multi`` over them.
+"""Graders in OpenAI's JSON: ``string_check``, ``text_similarity``, ``score_model``, ``python``, and ``multi``.
 
 One implementation for the server's grader endpoints, reinforcement, and ``ftpipe evaluate --grader``. A template such
 as ``{{item.answer}}`` names a key of the data's record (``item.expected`` is the expected answer);
 ``{{sample.output_text}}``, ``{{sample.output_json.key[0]}}`` and ``{{sample.output_tools[0].function.name}}`` name
-parts of the model's answer. Nothing here calls a model: ``model_requests`` has what is to be sent, and ``score`` takes
-the replies.
+parts of the model's answer. Nothing here calls a model or runs code: ``model_requests`` and ``python_calls`` have what
+is to be computed elsewhere, and ``score`` takes the replies.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -24,11 +24,13 @@ from ftpipe.grading.grader_types import (
     GraderError,
     GraderFields,
     Multi,
+    PythonGrader,
     ScoreModel,
     StringCheck,
     TextSimilarity,
 )
 from ftpipe.grading.json_values import MISSING, comparable, parse_json
+from ftpipe.grading.python_grader import RUNTIME_ERROR, PythonResult
 from ftpipe.grading.score_model import ModelReply, chat_request, parse_score
 from ftpipe.grading.text_similarity import MEASURES
 from ftpipe.records.evaluation import Answer, Item
@@ -43,13 +45,16 @@ MAX_PATH_CHARACTERS = 200
 _TEMPLATE = re.compile(r"\{\{([^{}]{1,300})\}\}")
 _PATH = re.compile(r"(item|sample)((?:\.[^.\[\]]+|\[\d{1,6}\])+)")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
-_UNSUPPORTED = {
+UNSUPPORTED = {
     "score_model": "it calls a model",
     "label_model": "it calls a model",
     "python": "it would run code",
 }
+"""Type → why it is refused if it is not among those that can be run."""
 
-Part = StringCheck | TextSimilarity | ScoreModel
+Part = StringCheck | TextSimilarity | ScoreModel | PythonGrader
+Reply = ModelReply | PythonResult
+"""What was computed elsewhere for a part."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +76,8 @@ GRADER_TYPES: dict[str, type[GraderFields]] = {
     "multi": Multi,
 }
 """Types that compare texts, which run everywhere."""
-MODEL_TYPES: dict[str, type[GraderFields]] = {"score_model": ScoreModel}
-"""Types that ask a model."""
+TYPES_OF_JOBS: dict[str, type[GraderFields]] = {**GRADER_TYPES, "score_model": ScoreModel, "python": PythonGrader}
+"""Types of the graders of reinforcement, which ask a model or run code, too."""
 
 
 def validate_fields(model: type[GraderFields], fields: Mapping[str, Any], path: str) -> GraderFields:
@@ -95,6 +100,7 @@ def parse_grader(
     *,
     validate: Validate = validate_fields,
     types: Mapping[str, type[GraderFields]] = GRADER_TYPES,
+    unsupported: Mapping[str, str] = UNSUPPORTED,
 ) -> Grader:
     """A grader from OpenAI's JSON.
 
@@ -103,20 +109,23 @@ def parse_grader(
         path: Its name in errors.
         validate: Validates the fields of one grader.
         types: The types that can be run.
+        unsupported: Why others cannot.
 
     Raises:
         GraderError: A field is missing or wrong, or ftpipe does not run this grader.
     """
     kind = fields.get("type")
-    if isinstance(kind, str) and kind in _UNSUPPORTED and kind not in types:
-        reason = f"a grader of type {kind!r} is not supported: {_UNSUPPORTED[kind]}"
+    if isinstance(kind, str) and kind in unsupported and kind not in types:
+        reason = f"a grader of type {kind!r} is not supported: {unsupported[kind]}"
         hint = "use --judge MODEL" if kind == "score_model" else f"supported types: {', '.join(types)}"
         raise GraderError(f"{path}.type", reason, hint, is_supported=False)
     if not isinstance(kind, str) or kind not in types:
         raise GraderError(f"{path}.type", f"expected one of {', '.join(types)}")
     grader = validate(types[kind], fields, path)
     if isinstance(grader, Multi):
-        return _parse_multi(grader, path, validate, types)
+        return _parse_multi(
+            grader, path, partial(parse_grader, validate=validate, types=types, unsupported=unsupported)
+        )
     if isinstance(grader, TextSimilarity) and grader.evaluation_metric not in MEASURES:
         reason = f"the measure {grader.evaluation_metric!r} is not supported"
         hint = f"supported measures: {', '.join(MEASURES)}"
@@ -124,14 +133,14 @@ def parse_grader(
     return grader  # type: ignore[return-value]  # of one of the other types
 
 
-def _parse_multi(multi: Multi, path: str, validate: Validate, types: Mapping[str, type[GraderFields]]) -> MultiGrader:
+def _parse_multi(multi: Multi, path: str, parse: Callable[[Mapping[str, Any], str], Grader]) -> MultiGrader:
     fields = multi.parts()
     if not 1 <= len(fields) <= MAX_GRADERS:
         raise GraderError(f"{path}.graders", f"expected 1 to {MAX_GRADERS} graders by name")
     parts = {}
     for name, part in fields.items():
         part_path = f"{path}.graders.{''.join(char if char.isprintable() else '?' for char in name)[:100]}"
-        grader = parse_grader(part, part_path, validate=validate, types=types) if isinstance(part, Mapping) else None
+        grader = parse(part, part_path) if isinstance(part, Mapping) else None
         if grader is None or isinstance(grader, MultiGrader):
             raise GraderError(part_path, "expected a grader that is not 'multi'")
         parts[name] = grader
@@ -168,7 +177,7 @@ def item_templates(grader: Grader) -> list[str]:
 def _texts(part: Part) -> list[str]:
     if isinstance(part, ScoreModel):
         return [message.template for message in part.input]
-    return [part.input, part.reference]
+    return [] if isinstance(part, PythonGrader) else [part.input, part.reference]
 
 
 class GradingContext:
@@ -182,7 +191,7 @@ class GradingContext:
     Attributes:
         scores: The score of each part of a multi grader.
         errors: Names of what went wrong, as in OpenAI's grader results.
-        model_errors: The same of the parts that ask a model, with what happened; they have their lowest score.
+        part_errors: The same of the parts that ask a model or run code, with what happened; their score is the lowest.
     """
 
     def __init__(
@@ -190,7 +199,7 @@ class GradingContext:
     ) -> None:
         self.scores: dict[str, float] = {}
         self.errors: set[str] = set()
-        self.model_errors: dict[str, tuple[str, str]] = {}
+        self.part_errors: dict[str, tuple[str, str]] = {}
         self._item = item
         self._output_text = output_text
         self._output_tools = list(output_tools)
@@ -200,12 +209,31 @@ class GradingContext:
         asking = {name: part for name, part in parts_of(grader).items() if isinstance(part, ScoreModel)}
         return {name: chat_request(part, self.render) for name, part in asking.items()}
 
-    def score(self, grader: Grader, replies: Mapping[str, ModelReply] | None = None) -> float:
+    def python_calls(self, grader: Grader) -> dict[str, tuple[str, dict[str, Any]]]:
+        """The source and what it is called with, by the names of the graders that run code."""
+        calls: dict[str, tuple[str, dict[str, Any]]] = {}
+        for name, part in parts_of(grader).items():
+            if isinstance(part, PythonGrader):
+                calls[name] = (part.source, {"sample": self._sample(), "item": dict(self._item)})
+        return calls
+
+    def _sample(self) -> dict[str, Any]:
+        """The answer as code gets it."""
+        message = {"role": "assistant", "content": self._output_text, "tool_calls": self._output_tools or None}
+        value = parse_json(self._output_text)
+        return {
+            "choices": [{"index": 0, "message": message}],
+            "output_text": self._output_text,
+            "output_json": None if value is MISSING else value,
+            "output_tools": self._output_tools,
+        }
+
+    def score(self, grader: Grader, replies: Mapping[str, Reply] | None = None) -> float:
         """The grader's score; 0 for an expression without a value.
 
         Args:
             grader: The grader.
-            replies: What models replied to ``model_requests``.
+            replies: What models replied to ``model_requests``, and code to ``python_calls``.
         """
         replies = replies or {}
         if not isinstance(grader, MultiGrader):
@@ -219,12 +247,12 @@ class GradingContext:
             self.errors.add("formula_parse_error")
             return 0.0
 
-    def _score_one(self, name: str, grader: Part, max_characters: int, replies: Mapping[str, ModelReply]) -> float:
-        if isinstance(grader, ScoreModel):
-            score, error, details = parse_score(grader, replies[name])
+    def _score_one(self, name: str, grader: Part, max_characters: int, replies: Mapping[str, Reply]) -> float:
+        if isinstance(grader, ScoreModel | PythonGrader):
+            score, error, details = _computed_score(grader, replies[name])
             if error:
                 self.errors.add(error)
-                self.model_errors[name] = (error, details)
+                self.part_errors[name] = (error, details)
             return score
         if isinstance(grader, StringCheck):
             return grader.compare(self.render(grader.input), self.render(grader.reference))
@@ -292,6 +320,15 @@ class GradingContext:
         if value is MISSING:
             self.errors.add("sample_parse_error")
         return value
+
+
+def _computed_score(grader: ScoreModel | PythonGrader, reply: Reply) -> tuple[float, str, str]:
+    """The score of a part that was computed elsewhere, the name of the error and what happened."""
+    if isinstance(grader, ScoreModel) and isinstance(reply, ModelReply):
+        return parse_score(grader, reply)
+    if isinstance(grader, PythonGrader) and isinstance(reply, PythonResult):
+        return reply.score, RUNTIME_ERROR if reply.error else "", reply.error
+    raise TypeError(type(reply).__name__)
 
 
 def grader_metric(fields: Mapping[str, Any]) -> Callable[[Item, Answer], float]:

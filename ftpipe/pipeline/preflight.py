@@ -21,7 +21,7 @@ from ftpipe.errors import (
     UsageError,
 )
 from ftpipe.grading.grader_types import GraderError
-from ftpipe.grading.graders import GRADER_TYPES, MODEL_TYPES, parse_grader
+from ftpipe.grading.graders import TYPES_OF_JOBS, parse_grader
 from ftpipe.providers.deadlines import days_left, is_closed, models_text, new_jobs_text
 from ftpipe.providers.profiles import Profile
 from ftpipe.records import CostEstimate, Hyperparameters, Method, Report, RunSpec
@@ -277,7 +277,7 @@ def reinforcement_blocker(profile: Profile, spec: RunSpec) -> UsageError | None:
         )
     if profile.target == "local":
         try:
-            parse_grader(spec.grader, types={**GRADER_TYPES, **MODEL_TYPES})
+            parse_grader(spec.grader, types=TYPES_OF_JOBS)
         except GraderError as exc:
             return exc
     return None

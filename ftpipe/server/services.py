@@ -223,7 +223,7 @@ def build_context(
         chat=chat,
         completions=completions,
         responses=responses,
-        graders=GradersApi(graders),
+        graders=GradersApi(graders, allow_python=settings.allow_python_graders),
         row_losses=RowLossesApi(store, data_dir, models, settings.models_dir),
         batches=BatchesApi(data_dir, runner.endpoints, runner.wake),
         batch_runner=runner,

@@ -57,6 +57,8 @@ class ServeSettings:
     models_dir: Path = field(default_factory=paths.models_dir)
     api_key_file: Path | None = None
     """Lines of ``owner:key`` or ``key`` (owner ``local``); ``#`` starts a comment line."""
+    allow_python_graders: bool = False
+    """Run the code of ``python`` graders, in processes with limits; ``False`` refuses such graders."""
     max_jobs: int = 1
     """Jobs that train at the same time; the others wait in the queue."""
     max_open_jobs: int = 100

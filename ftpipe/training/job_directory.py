@@ -85,6 +85,7 @@ class JobSpec:
         initial_adapter: Directory of the adapter that training starts from; ``None`` for a new one.
         keep_checkpoints: How many checkpoints the trainer keeps, the newest.
         grader: Scores the answers in reinforcement, in OpenAI's JSON; ``None`` for other methods.
+        allow_python_graders: Whether the server lets a grader run code.
     """
 
     job_id: str
@@ -100,6 +101,7 @@ class JobSpec:
     initial_adapter: Path | None = None
     worker_config: WorkerConfig = WorkerConfig()
     grader: dict[str, Any] | None = None
+    allow_python_graders: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """All fields, for ``spec.json``."""
@@ -123,6 +125,7 @@ class JobSpec:
             initial_adapter=Path(initial_adapter) if initial_adapter else None,
             worker_config=WorkerConfig(**(data.get("worker_config") or {})),
             grader=dict(data["grader"]) if data.get("grader") else None,
+            allow_python_graders=data.get("allow_python_graders") is True,
         )
 
 

@@ -10,16 +10,17 @@ from typing import Any
 
 from ftpipe.errors import FtpipeError
 from ftpipe.formatting import sanitize_line
-from ftpipe.grading.grader_types import GraderError, ScoreModel
+from ftpipe.grading.grader_types import GraderError, PythonGrader
 from ftpipe.grading.graders import (
-    GRADER_TYPES,
-    MODEL_TYPES,
+    TYPES_OF_JOBS,
     GradingContext,
     MultiGrader,
+    Reply,
     item_templates,
     parse_grader,
     parts_of,
 )
+from ftpipe.grading.python_grader import OPTION, RUNTIME_ERROR, RunPython, SandboxError
 from ftpipe.grading.score_model import PARSE_ERROR, REFUSAL_ERROR, SERVER_ERROR, AskModels, ModelReply
 from ftpipe.inference.tool_call_parser import parse_tool_calls
 from ftpipe.training.job_directory import GRADER_PARAM
@@ -31,10 +32,11 @@ FATAL_ERRORS = {
 }
 """Errors of a grading that are not the answer's: the job fails instead of learning from a score of 0."""
 MAX_FAILED_PART = 0.5
-"""Part of the answers of one grading for which a model may give no score; more fail the job."""
+"""Part of the answers of one grading for which a model or code may give no score; more fail the job."""
 MAX_SHOWN_ANSWER = 120
 """Characters of an answer in an error message."""
-MODEL_HINTS = {
+HINTS = {
+    RUNTIME_ERROR: "correct the source; `POST /v1/fine_tuning/alpha/graders/run` tries it on one answer",
     SERVER_ERROR: "see that the model answers, for example with `ftpipe chat`, and create the job again",
     REFUSAL_ERROR: "change what the grader says to its model, or name another model",
     PARSE_ERROR: "let the grader's input say what `result` means, allow it more tokens "
@@ -59,7 +61,6 @@ class GraderCounts:
 
     name: str
     type: str
-    asks_model: bool
     scores: float = 0.0
     errors: Counter[str] = field(default_factory=Counter)
     failure: str = ""
@@ -69,9 +70,10 @@ class GraderCounts:
     def metrics(self, rows: str, answers: int) -> dict[str, dict[str, float]]:
         """``scores``, ``errors`` and ``usage`` in the API's names, for ``train`` or ``valid`` rows."""
         result = {"scores": {f"{rows}_reward_mean": round(self.scores / answers, 5)}}
-        if self.asks_model:
-            counts = {error: self.errors[error] for error in (SERVER_ERROR, REFUSAL_ERROR, PARSE_ERROR)}
-            result["errors"] = _mean_and_count(rows, counts, answers)
+        names = {"score_model": (SERVER_ERROR, REFUSAL_ERROR, PARSE_ERROR), "python": (RUNTIME_ERROR,)}
+        if self.type in names:
+            result["errors"] = _mean_and_count(rows, {name: self.errors[name] for name in names[self.type]}, answers)
+        if self.type == "score_model":
             tokens = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
             result["usage"] = _mean_and_count(rows, tokens, answers)
         return result
@@ -123,18 +125,19 @@ class RewardFunction:
     Args:
         fields: The grader.
         ask: Asks models, for graders that do.
+        run: Runs code, for graders that have some; ``None`` if that is not allowed.
 
     Raises:
         RewardError: It is not a grader that ftpipe runs.
     """
 
-    def __init__(self, fields: Mapping[str, Any], ask: AskModels = _no_models) -> None:
+    def __init__(self, fields: Mapping[str, Any], ask: AskModels = _no_models, run: RunPython | None = None) -> None:
         try:
-            self._grader = parse_grader(fields, GRADER_PARAM, types={**GRADER_TYPES, **MODEL_TYPES})
+            self._grader = parse_grader(fields, GRADER_PARAM, types=TYPES_OF_JOBS)
         except GraderError as exc:
             raise RewardError(exc.message, exc.hint) from exc
         self._item_templates = item_templates(self._grader)
-        self._ask = ask
+        self._ask, self._run = ask, run
 
     def missing_key(self, item: Mapping[str, Any]) -> str:
         """What the grader reads of a row and the row does not have, as ``item.answer``; empty if it has all."""
@@ -158,27 +161,48 @@ class RewardFunction:
             RewardError: The grader fails, or a score is not a finite number.
         """
         contexts = [_context(item, answer) for item, answer in answers]
-        requests = [context.model_requests(self._grader) for context in contexts]
-        bodies = [body for one in requests for body in one.values()]
-        replies = iter(self._ask(bodies, check_cancelled) if bodies else ())
+        replies = self._replies(contexts, check_cancelled)
         parts = parts_of(self._grader)
-        has_parts = isinstance(self._grader, MultiGrader) or bool(bodies)
-        counts = {
-            name: GraderCounts(name, part.type, isinstance(part, ScoreModel))
-            for name, part in parts.items()
-            if has_parts
-        }
+        has_parts = isinstance(self._grader, MultiGrader) or any(replies)
+        counts = {name: GraderCounts(name, part.type) for name, part in parts.items() if has_parts}
         rewards: list[float] = []
-        for (_, answer), context, asked in zip(answers, contexts, requests, strict=True):
-            own = {name: next(replies) for name in asked}
+        for (_, answer), context, own in zip(answers, contexts, replies, strict=True):
             rewards.append(self._reward(context, own, answer))
             for name, one in counts.items():
                 _count(one, context, own.get(name), context.scores.get(name, rewards[-1]))
         grades = Grades(rewards, list(counts.values()))
-        _refuse_failing_model(grades)
+        _refuse_failing_grader(grades)
         return grades
 
-    def _reward(self, context: GradingContext, replies: Mapping[str, ModelReply], answer: str) -> float:
+    def _replies(
+        self, contexts: Sequence[GradingContext], check_cancelled: Callable[[], None]
+    ) -> list[dict[str, Reply]]:
+        """What models and code say of each answer, by the names of the graders."""
+        requests = [context.model_requests(self._grader) for context in contexts]
+        bodies = [body for one in requests for body in one.values()]
+        answers = iter(self._ask(bodies, check_cancelled) if bodies else ())
+        replies: list[dict[str, Reply]] = [{name: next(answers) for name in one} for one in requests]
+        calls = [context.python_calls(self._grader) for context in contexts]
+        for name, part in parts_of(self._grader).items():
+            if isinstance(part, PythonGrader):
+                results = self._run_python(part.source, [one[name][1] for one in calls], check_cancelled)
+                for own, result in zip(replies, results, strict=True):
+                    own[name] = result
+        return replies
+
+    def _run_python(
+        self, source: str, calls: Sequence[Mapping[str, Any]], check_cancelled: Callable[[], None]
+    ) -> Sequence[Reply]:
+        if self._run is None:
+            raise RewardError(
+                "a grader of type 'python' runs code, which this server does not allow", f"start it with {OPTION}"
+            )
+        try:
+            return self._run(source, calls, check_cancelled)
+        except SandboxError as exc:
+            raise RewardError(exc.message, exc.hint) from exc
+
+    def _reward(self, context: GradingContext, replies: Mapping[str, Reply], answer: str) -> float:
         reward = context.score(self._grader, replies)
         shown = sanitize_line(answer, MAX_SHOWN_ANSWER)
         for error in context.errors & FATAL_ERRORS.keys():
@@ -188,25 +212,25 @@ class RewardFunction:
         return reward
 
 
-def _count(counts: GraderCounts, context: GradingContext, reply: ModelReply | None, score: float) -> None:
+def _count(counts: GraderCounts, context: GradingContext, reply: Reply | None, score: float) -> None:
     counts.scores += score
-    if reply is not None:
+    if isinstance(reply, ModelReply):
         counts.prompt_tokens += reply.prompt_tokens
         counts.completion_tokens += reply.completion_tokens
-    if counts.name in context.model_errors:
-        error, what_happened = context.model_errors[counts.name]
+    if counts.name in context.part_errors:
+        error, what_happened = context.part_errors[counts.name]
         counts.errors[error] += 1
         counts.failure = counts.failure or what_happened
 
 
-def _refuse_failing_model(grades: Grades) -> None:
+def _refuse_failing_grader(grades: Grades) -> None:
     """Nothing is to be learnt from a grader that mostly fails."""
     counts = grades.most_failing()
     if counts is not None and counts.errors.total() > MAX_FAILED_PART * len(grades.rewards):
         (error, _), *_ = counts.errors.most_common(1)
         number = f"{counts.errors.total()} of {len(grades.rewards)} answers"
         message = f"the grader {counts.name!r} gave {number} no score: {counts.failure}"
-        raise RewardError(message, MODEL_HINTS[error])
+        raise RewardError(message, HINTS[error])
 
 
 def _context(item: Mapping[str, Any], answer: str) -> GradingContext:

@@ -131,6 +131,7 @@ def _prepare_task(directory: JobDirectory, spec: JobSpec, on_status: StatusCallb
         state_file=directory.state_file,
         initial_adapter=spec.initial_adapter,
         grader=spec.grader,
+        allow_python_graders=spec.allow_python_graders,
     )
     return task, notes
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ftpipe.grading.python_grader import run_python
 from ftpipe.modeling.base_models import download_base, resolve_base
 from ftpipe.modeling.chat_tokenizer import Example
 from ftpipe.modeling.device import DeviceConfig
@@ -51,6 +52,7 @@ class TrainingTask:
         state_file: What an earlier run saved, if it exists.
         initial_adapter: Directory of the adapter that training starts from; ``None`` for a new one.
         grader: Scores the answers in reinforcement, in OpenAI's JSON.
+        allow_python_graders: Whether it may run code.
     """
 
     method: str
@@ -65,6 +67,7 @@ class TrainingTask:
     state_file: Path
     initial_adapter: Path | None = None
     grader: dict[str, Any] | None = None
+    allow_python_graders: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """All fields, for another process."""
@@ -81,6 +84,7 @@ class TrainingTask:
             "state_file": str(self.state_file),
             "initial_adapter": None if self.initial_adapter is None else str(self.initial_adapter),
             "grader": self.grader,
+            "allow_python_graders": self.allow_python_graders,
         }
 
     @classmethod
@@ -101,6 +105,7 @@ class TrainingTask:
             state_file=Path(data["state_file"]),
             initial_adapter=Path(data["initial_adapter"]) if data["initial_adapter"] else None,
             grader=data["grader"],
+            allow_python_graders=data["allow_python_graders"],
             **rows,
         )
 
@@ -165,7 +170,7 @@ def train(
     else:
         prompts, validation = task.prompts()
         models = ServerModels(JobDirectory.of_state(task.state_file))
-        reward = RewardFunction(task.grader or {}, models.ask)
+        reward = RewardFunction(task.grader or {}, models.ask, run_python if task.allow_python_graders else None)
         trainer = ReinforcementTrainer(**loop, prompts=prompts, validation=validation, sampler=sampler, reward=reward)
     yield from trainer.run(task.state_file)
 

@@ -124,8 +124,8 @@ def test_plan_of_reinforcement_needs_a_grader(tmp_path: Path, provider: str) -> 
     assert plan_at(provider, tmp_path, method=Method.REINFORCEMENT, grader=CHECK, **hyperparameters).blockers == ()
     judge = {"type": "score_model", "name": "j", "model": "m", "input": [{"role": "user", "content": "x"}]}
     assert plan_at(provider, tmp_path, method=Method.REINFORCEMENT, grader=judge).blockers == ()
-    other = plan_at(provider, tmp_path, method=Method.REINFORCEMENT, grader={"type": "python"})
-    assert ["it would run code" in blocker.message for blocker in other.blockers] == [True] * (provider == "local")
+    other = plan_at(provider, tmp_path, method=Method.REINFORCEMENT, grader={"type": "label_model"})
+    assert ["it calls a model" in blocker.message for blocker in other.blockers] == [True] * (provider == "local")
 
 
 def test_plan_refuses_options_of_reinforcement_for_other_methods(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from ftpipe.training.grpo import GRPOObjective, Sample
 from ftpipe.training.job_directory import JobDirectory
 from ftpipe.training.rewards import RewardError, RewardFunction
 from ftpipe.training.run import run_job
+from tests.grading.test_python_grader import needs_sandbox
 from tests.training.test_run import run_process, wait_for_step
 from tests.training.tiny_model import chat, events, make_job, result, with_workers, write_rows
 
@@ -43,6 +44,11 @@ JUDGE = {
     "name": "judge",
     "model": "tiny",
     "input": [{"role": "user", "content": "{{item.answer}}: {{sample.output_text}}"}],
+}
+CODE = {
+    "type": "python",
+    "name": "code",
+    "source": "def grade(sample, item):\n    return 1.0 / (len(sample['output_text']) % item['n'])",
 }
 SAME = {"type": "string_check", "name": "same", "input": "x", "reference": "x", "operation": "eq"}
 
@@ -318,6 +324,23 @@ def test_model_that_mostly_gives_no_score_is_refused(reply: ModelReply, message:
     assert message in f"{caught.value.message} {caught.value.hint}"
 
 
+@needs_sandbox
+@pytest.mark.parametrize(("divisor", "message"), [(1, "line 2: ZeroDivisionError"), (10_000, "")])
+def test_code_scores_answers_where_the_server_allows_it(base: Path, tmp_path: Path, divisor: int, message: str) -> None:
+    """A function that mostly fails ends the job with its error; events count them in the API's name."""
+    grader = {**CODE, "source": CODE["source"].replace("item['n']", str(divisor))}
+    folder = make_reinforcement(tmp_path / "job", base, grader=grader, n_epochs=1)
+    spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+    (folder / "spec.json").write_text(json.dumps({**spec, "allow_python_graders": True}), encoding="utf-8")
+    assert run_job(JobDirectory(folder)) == ("failed" if message else "succeeded"), result(folder)
+    if message:
+        assert f"the grader 'code' gave 16 of 16 answers no score: {message}" in result(folder)["error"]["message"]
+        return
+    (errors,) = metrics(folder)[0]["errors"]["graders"]
+    assert "train_python_grader_runtime_error_mean" in errors
+    assert metrics(folder)[0]["train_mean_reward"] > 0
+
+
 def test_trainer_without_server_ends_to_be_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not wait for ever, has no result, and leaves no chats behind."""
     models = ServerModels(JobDirectory(tmp_path))
@@ -332,7 +355,8 @@ def test_trainer_without_server_ends_to_be_started_again(tmp_path: Path, monkeyp
     ("grader", "answer", "code", "message"),
     [
         (None, "a", "grader_error", "reinforcement needs a grader"),
-        ({"type": "python"}, "a", "grader_error", "method.reinforcement.grader.type"),
+        ({"type": "python"}, "a", "grader_error", "method.reinforcement.grader.source"),
+        (CODE, "a", "grader_error", "runs code, which this server does not allow start it with --allow-python-graders"),
         ({**JUDGE, "range": [1, 1]}, "a", "grader_error", "method.reinforcement.grader.range"),
         (formula("1 / (same - 1)"), "a", "grader_error", "its calculate_output has no value"),
         (formula("10 ** 64 ** 1.2"), "a", "grader_error", "its calculate_output has no value"),

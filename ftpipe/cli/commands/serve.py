@@ -46,6 +46,7 @@ class ServeOptions(ShadowOptions, InferenceOptions):
     no_key: bool = False
     ui: bool = False
     max_jobs: int = 1
+    allow_python_graders: bool = False
     engine: str = "process"
     ray_address: str | None = None
     workers: int | None = None
@@ -72,7 +73,7 @@ class ServeOptions(ShadowOptions, InferenceOptions):
     cls=Group,
     groups={
         "Address and keys": ("host", "port", "api_key_file", "no_key", "ui", "allowed_hosts", "allowed_origins"),
-        "Training": ("max_jobs", "engine", "ray_address", "workers", "strategy"),
+        "Training": ("max_jobs", "engine", "ray_address", "workers", "strategy", "allow_python_graders"),
         "Models and data": ("data_dir", "allow_bases", "no_substitute_models", "precision"),
         "Models under other names": ("routes", "aliases", "trusted_hosts"),
         "Training at a provider": ("upstream", "upstream_model", "max_cost", "max_total_cost", "no_cost_limit"),
@@ -129,6 +130,11 @@ class ServeOptions(ShadowOptions, InferenceOptions):
     default=ServeOptions.strategy,
     show_default=True,
     help="What each of them holds: the whole base model (ddp) or a part of it (fsdp). auto: fsdp if ddp does not fit.",
+)
+@click.option(
+    "--allow-python-graders",
+    is_flag=True,
+    help="Let graders of reinforcement run Python code of clients, in processes with limits (Linux).",
 )
 @click.option(
     "--allowed-host",
@@ -246,6 +252,7 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
+    from ftpipe.grading.python_grader import require_sandbox
     from ftpipe.server.http import serve as run_server
     from ftpipe.server.services import build_context
 
@@ -254,6 +261,8 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
         shared.require_ray()
     elif options.ray_address:
         raise UsageError("--ray-address needs --engine ray", "add --engine ray")
+    if options.allow_python_graders:
+        require_sandbox()
     shadow = shadow_settings(options)
     data_dir = (options.data_dir or (gateway_dir(options.upstream) if options.upstream else server_dir())).absolute()
     context = ctx.ensure_object(CliContext)
@@ -284,6 +293,7 @@ def settings_of(options: ServeOptions, data_dir: Path, shadow: ShadowSettings | 
         data_dir=data_dir,
         api_key_file=key_file_of(options, data_dir),
         max_jobs=options.max_jobs,
+        allow_python_graders=options.allow_python_graders,
         allowed_hosts=options.allowed_hosts,
         allowed_origins=options.allowed_origins,
         max_num_seqs=options.max_num_seqs,

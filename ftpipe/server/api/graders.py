@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ftpipe.grading.grader_types import GraderError, ScoreModel, Template
+from ftpipe.grading.grader_types import GraderError, PythonGrader, ScoreModel, Template
 from ftpipe.grading.graders import (
-    GRADER_TYPES,
-    MODEL_TYPES,
+    TYPES_OF_JOBS,
+    UNSUPPORTED,
     Grader,
     GradingContext,
     MultiGrader,
+    Reply,
     parse_grader,
     parts_of,
 )
+from ftpipe.grading.python_grader import OPTION, RUNTIME_ERROR, PythonResult, SandboxError, run_python
 from ftpipe.grading.score_model import SERVER_ERROR, ModelReply
 from ftpipe.inference.tool_call_parser import parse_tool_calls
 from ftpipe.server.api.schemas import RequestModel, validate_body
@@ -56,32 +58,52 @@ class GradersApi:
 
     Args:
         models: The models that graders can ask.
+        allow_python: Whether graders may run code.
     """
 
-    def __init__(self, models: GraderModels) -> None:
+    def __init__(self, models: GraderModels, *, allow_python: bool) -> None:
         self._models = models
+        self._allow_python = allow_python
 
     def validate(self, call: ApiRequest) -> Mapping[str, Any]:
         """Check a grader and return it."""
         request = validate_body(ValidateRequest, call.body)
-        grader_from_request(request.grader, call.owner, self._models)
+        grader = self._parse(request.grader, call.owner)
+        for part in parts_of(grader).values():
+            if isinstance(part, PythonGrader):
+                _run_python(part.source, [], call)
         return {"grader": request.grader}
 
     def run(self, call: ApiRequest) -> Mapping[str, Any]:
         """Grade one sample."""
         request = validate_body(RunRequest, call.body)
-        grader = grader_from_request(request.grader, call.owner, self._models)
+        grader = self._parse(request.grader, call.owner)
         started = time.perf_counter()
         calls = parse_tool_calls(request.model_sample)
         grading = GradingContext(request.item or {}, request.model_sample, calls[1] if calls else ())
         requests = grading.model_requests(grader)
         answers = self._models.ask(call.owner, list(requests.values()), call.cancel_token)
-        replies = dict(zip(requests, answers, strict=True))
+        replies: dict[str, Reply] = dict(zip(requests, answers, strict=True))
+        for name, (source, arguments) in grading.python_calls(grader).items():
+            (replies[name],) = _run_python(source, [arguments], call)
         reward = grading.score(grader, replies)
         return _run_object(grader, reward, grading, replies, time.perf_counter() - started)
 
+    def _parse(self, fields: Mapping[str, Any], owner: str) -> Grader:
+        return grader_from_request(fields, owner, self._models, allow_python=self._allow_python)
 
-def grader_from_request(fields: Mapping[str, Any], owner: str, models: GraderModels, path: str = "grader") -> Grader:
+
+def _run_python(source: str, calls: Sequence[Mapping[str, Any]], call: ApiRequest) -> list[PythonResult]:
+    """The results of code; 400 if it cannot be run at all."""
+    try:
+        return run_python(source, calls, call.cancel_token.raise_if_cancelled)
+    except SandboxError as exc:
+        raise bad_request(f"Invalid 'grader.source': {exc.message}.", "grader.source", "invalid_grader") from exc
+
+
+def grader_from_request(
+    fields: Mapping[str, Any], owner: str, models: GraderModels, path: str = "grader", *, allow_python: bool
+) -> Grader:
     """A grader from a request.
 
     Args:
@@ -89,16 +111,19 @@ def grader_from_request(fields: Mapping[str, Any], owner: str, models: GraderMod
         owner: Whose request it is.
         models: The models that graders can ask.
         path: Its name in errors.
+        allow_python: Whether it may run code.
 
     Raises:
         ApiError: 400 that says which field is wrong, or why this grader is not supported.
     """
+    refused = set() if allow_python else {"python"}
     try:
         grader = parse_grader(
             fields,
             path,
             validate=lambda model, part, at: validate_body(model, part, f"{at}."),
-            types={**GRADER_TYPES, **MODEL_TYPES},
+            types={kind: fields for kind, fields in TYPES_OF_JOBS.items() if kind not in refused},
+            unsupported={**UNSUPPORTED, "python": f"it runs code, which `ftpipe serve` does only with {OPTION}"},
         )
     except GraderError as exc:
         if not exc.is_supported:
@@ -106,20 +131,21 @@ def grader_from_request(fields: Mapping[str, Any], owner: str, models: GraderMod
             raise bad_request(message, exc.param, "unsupported_grader") from exc
         raise bad_request(f"Invalid '{exc.param}': {exc.reason}.", exc.param) from exc
     for name, part in parts_of(grader).items():
+        at = f"{path}.graders.{name}" if isinstance(grader, MultiGrader) else path
         if isinstance(part, ScoreModel):
-            at = f"{path}.graders.{name}" if isinstance(grader, MultiGrader) else path
             models.require(owner, part.model, f"{at}.model")
     return grader
 
 
 def _run_object(
-    grader: Grader, reward: float, grading: GradingContext, replies: Mapping[str, ModelReply], seconds: float
+    grader: Grader, reward: float, grading: GradingContext, replies: Mapping[str, Reply], seconds: float
 ) -> dict[str, Any]:
     errors: dict[str, Any] = {name: name in grading.errors for name in ERROR_FLAGS}
     errors |= dict.fromkeys(ERROR_DETAILS)
-    details = [text for error, text in grading.model_errors.values() if error == SERVER_ERROR]
-    errors["model_grader_server_error_details"] = "; ".join(details) or None
-    answered = [reply for reply in replies.values() if not reply.error]
+    for error in (SERVER_ERROR, RUNTIME_ERROR):
+        details = [text for name, text in grading.part_errors.values() if name == error]
+        errors[f"{error}_details"] = "; ".join(details) or None
+    answered = [reply for reply in replies.values() if isinstance(reply, ModelReply) and not reply.error]
     used = {name: Counter[str]() for name in dict.fromkeys(reply.model for reply in answered)}
     for reply in answered:
         used[reply.model].update(prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)

@@ -118,7 +118,10 @@ class JobsApi:
             raise bad_request(message, "method.reinforcement.response_format", "unsupported_parameter")
         if self._settings.upstream is not None:
             return block.grader, []
-        return block.grader, models_of(grader_from_request(block.grader, owner, self._grader_models, GRADER_PARAM))
+        grader = grader_from_request(
+            block.grader, owner, self._grader_models, GRADER_PARAM, allow_python=self._settings.allow_python_graders
+        )
+        return block.grader, models_of(grader)
 
     def _trainable(self, tx: Transaction, owner: str, name: str) -> ResolvedModel:
         model = self._models.resolve(tx, owner, name)

@@ -208,7 +208,7 @@ class RouteTable:
             ),
             ApiRoute(f"{PERMISSIONS}/{{permission_id}}", DELETE=write(handler=api.delete, operation=DELETED)),
             ApiRoute(f"{GRADERS}/run", POST=grade(handler=graders.run, operation=run)),
-            ApiRoute(f"{GRADERS}/validate", POST=self._free(handler=graders.validate, operation=validated)),
+            ApiRoute(f"{GRADERS}/validate", POST=grade(handler=graders.validate, operation=validated)),
         ]
 
     def _model_routes(self) -> list[ApiRoute]:

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from ftpipe.errors import FtpipeError
-from ftpipe.grading.graders import GRADER_TYPES, MODEL_TYPES, models_of, parse_grader
+from ftpipe.grading.graders import TYPES_OF_JOBS, models_of, parse_grader
 from ftpipe.grading.score_model import ModelReply
 from ftpipe.server.cancellation import ActiveRequests, CancelToken, RequestCancelledError
 from ftpipe.server.grader_models import GraderModels
@@ -80,7 +80,7 @@ class GraderRequests:
     def _answer(self, job: JobRow, file: GraderChatsFile, chats: GraderChats, token: CancelToken) -> None:
         try:
             with self._active.working_thread():
-                allowed = models_of(parse_grader(job.grader or {}, types={**GRADER_TYPES, **MODEL_TYPES}))
+                allowed = models_of(parse_grader(job.grader or {}, types=TYPES_OF_JOBS))
                 if all(body.get("model") in allowed for body in chats.bodies):
                     replies = self._models.ask(job.owner, chats.bodies, token)
                 else:

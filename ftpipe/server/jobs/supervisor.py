@@ -198,6 +198,7 @@ class Supervisor(SupervisorThread):
             models_dir=settings.models_dir,
             keep_checkpoints=settings.keep_checkpoints,
             grader=job.grader,
+            allow_python_graders=settings.allow_python_graders,
             worker_config=WorkerConfig(settings.engine, settings.workers, settings.ray_address, settings.strategy),
         )
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ftpipe.cli.commands.serve import ServeOptions, client_lines, key_file_of
+from ftpipe.cli.commands.serve import ServeOptions, client_lines, key_file_of, settings_of
 from ftpipe.errors import UsageError
+from ftpipe.grading import python_grader
+from ftpipe.grading.python_grader import SandboxError
 from ftpipe.paths import server_dir
 from tests.cli.cli_runner import CliEnvironment
 
@@ -100,3 +102,25 @@ def test_serve_gateway_needs_a_total_cost_limit(cli: CliEnvironment, argv: tuple
     ran = cli.run("serve", *argv)
     assert ran.code == 2
     assert message in ran.err
+
+
+def test_serve_refuses_code_of_graders_that_it_cannot_limit(
+    cli: CliEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it starts, with what is missing."""
+
+    def refuse() -> None:
+        raise SandboxError("python graders cannot be run on this system: it needs Linux")
+
+    monkeypatch.setattr(python_grader, "require_sandbox", refuse)
+    ran = cli.run("serve", "--allow-python-graders")
+    assert ran.code != 0
+    assert "it needs Linux" in ran.err
+
+
+def test_serve_hands_the_permission_of_code_to_the_server(tmp_path: Path) -> None:
+    """Off by default."""
+    for options in (ServeOptions(no_key=True), ServeOptions(no_key=True, allow_python_graders=True)):
+        settings = settings_of(options, tmp_path, None)
+        assert settings.allow_python_graders is options.allow_python_graders
+    assert not ServeOptions().allow_python_graders

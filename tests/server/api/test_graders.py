@@ -12,6 +12,8 @@ from starlette.testclient import TestClient
 from ftpipe.errors import UsageError
 from ftpipe.grading.expression import Expression, ExpressionError
 from ftpipe.grading.text_similarity import MEASURES
+from tests.grading.test_python_grader import needs_sandbox
+from tests.server.conftest import MakeClient, upload
 from tests.server.fakes import TINY, FakeEngine
 
 CHECK = {"type": "string_check", "name": "c", "input": "{{sample.output_text}}", "reference": "{{item.want}}"}
@@ -126,6 +128,47 @@ def test_score_model_is_refused(
         assert str(error["param"]).startswith(param), error
         assert code in (None, error["code"])
     assert engine.requests == []
+
+
+CODE = {
+    "type": "python",
+    "name": "code",
+    "source": "def grade(sample, item):\n    return len(sample['output_text']) / item['n']",
+}
+
+
+def test_python_is_refused_unless_the_server_allows_it(client: TestClient) -> None:
+    """In a job, too, and as a part of a multi grader; the message names the option."""
+    multi = {"type": "multi", "name": "m", "graders": {"code": CODE}, "calculate_output": "code"}
+    for grader, at in ((CODE, "grader.type"), (multi, "grader.graders.code.type")):
+        for path, rest in (("validate", {}), ("run", {"model_sample": "x"})):
+            answer = client.post(f"/v1/fine_tuning/alpha/graders/{path}", json={"grader": grader, **rest})
+            error = answer.json()["error"]
+            assert (answer.status_code, error["param"], error["code"]) == (400, at, "unsupported_grader")
+            assert "--allow-python-graders" in error["message"]
+        method = {"type": "reinforcement", "reinforcement": {"grader": grader}}
+        body = {"model": "gpt-4o-mini", "training_file": upload(client)["id"], "method": method}
+        error = client.post("/v1/fine_tuning/jobs", json=body).json()["error"]
+        assert error["param"] == f"method.reinforcement.{at}"
+        assert "--allow-python-graders" in error["message"]
+
+
+@needs_sandbox
+def test_python_scores_where_the_server_allows_it(make_client: MakeClient) -> None:
+    """Its errors are told by a flag and in words, and count as 0; a source without a function is refused."""
+    client = make_client(allow_python_graders=True)
+    multi = {"type": "multi", "name": "m", "graders": {"code": CODE}, "calculate_output": "code * 2"}
+    assert run(client, multi, "Paris", {"n": 10})["reward"] == 1.0
+    failed = run(client, CODE, "Paris", {"n": 0})
+    errors = failed["metadata"]["errors"]
+    assert (failed["reward"], errors["python_grader_runtime_error"]) == (0.0, True)
+    assert errors["python_grader_runtime_error_details"] == "line 2: ZeroDivisionError: division by zero"
+    valid = client.post("/v1/fine_tuning/alpha/graders/validate", json={"grader": CODE})
+    assert valid.json() == {"grader": CODE}
+    for source, message in (("x = 1", "no function grade"), ("def grade(:", "SyntaxError"), ("", "source")):
+        refused = client.post("/v1/fine_tuning/alpha/graders/validate", json={"grader": CODE | {"source": source}})
+        assert refused.status_code == 400
+        assert message in refused.text
 
 
 def test_an_unknown_variable_is_told_and_scores_nothing(client: TestClient) -> None:
