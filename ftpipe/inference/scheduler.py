@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
@@ -41,8 +41,9 @@ class Scheduler:
     of all answers of the others, and the 95th percentile of their chats under attack was 5 times that without
     (tests/benchmarks/soak.py, two CPU cores, 2026-11-29).
 
-    While owners who used the model little have answers, owners who used more than twice as much take part in so many
-    steps that they lengthen those answers by ``MAX_SLOWDOWN``, whatever the number of their requests.
+    While owners who used the model little have answers, owners who used more take part in so many steps, and begin so
+    many answers, that they lengthen those answers by ``MAX_SLOWDOWN``, whatever the number of their requests. So an
+    owner who uses the model without pause keeps about half of it beside another one.
 
     Args:
         model: Computes.
@@ -81,17 +82,26 @@ class Scheduler:
         """Append a chunk to prompts and a token to answers; nothing if there are none."""
         self._steps += 1
         self._remove_cancelled()
-        self._admit()
-        candidates = [generation for generation in self._running if generation.request.priority == "interactive"]
+        present = [*self._running, *self._waiting]
+        self._admit(self._light(_interactive(present) or present))
+        admitting = 0.0
+        if self._waiting and (not self._running or not self._allowance.is_used_up):
+            started = self._clock()
+            self._admit({generation.account for generation in self._waiting})
+            admitting = self._clock() - started
+        candidates = _interactive(self._running)
         if not candidates or self._steps % BATCH_STEP_INTERVAL == 0:
             candidates = self._running
-        accounts = self._share.light({generation.account for generation in candidates})
+        accounts = self._light(candidates)
         light = [generation for generation in candidates if generation.account in accounts]
         heavy = [generation for generation in candidates if generation.account not in accounts]
         if heavy and not self._allowance.is_used_up:
-            self._step_with_heavy(light, heavy)
+            self._step_with_heavy(light, heavy, admitting)
         else:
             self._step_without_heavy(light)
+
+    def _light(self, generations: Sequence[Generation]) -> set[Account]:
+        return self._share.light({generation.account for generation in generations})
 
     def _step_without_heavy(self, light: list[Generation]) -> None:
         new, answering = _split(light)
@@ -100,8 +110,14 @@ class Scheduler:
         self._decode(self._select(answering, self._decode_size))
         self._allowance.earn(self._clock() - started)
 
-    def _step_with_heavy(self, light: list[Generation], heavy: list[Generation]) -> None:
-        """A step of owners who used little and of others, who pay for the time by which it is longer."""
+    def _step_with_heavy(self, light: list[Generation], heavy: list[Generation], admitting: float) -> None:
+        """A step of owners who used little and of others, who pay for the time by which it is longer.
+
+        Args:
+            light: Answers of the first.
+            heavy: Answers of the others.
+            admitting: Seconds in which answers of the others were begun before.
+        """
         new, answering = _split(light)
         heavy_new, heavy_answering = _split(heavy)
         started = self._clock()
@@ -118,7 +134,7 @@ class Scheduler:
             without_heavy = seconds * light_count / max(1, len(selected))
         without_heavy = min(without_heavy, seconds)
         self._allowance.earn(heavy_started - started + without_heavy)
-        self._allowance.spend(decode_started - heavy_started + seconds - without_heavy)
+        self._allowance.spend(admitting + decode_started - heavy_started + seconds - without_heavy)
 
     def fail_all(self, error: Exception) -> None:
         """End all answers with an error, also if the model cannot even close their sequences."""
@@ -137,8 +153,8 @@ class Scheduler:
             self._remove(generation)
         self._waiting = deque(generation for generation in self._waiting if not generation.is_cancelled)
 
-    def _admit(self) -> None:
-        """Begin waiting answers, in turn for each owner, as long as there is room."""
+    def _admit(self, accounts: Collection[Account]) -> None:
+        """Begin waiting answers of some accounts, in turn for each owner, as long as there is room."""
         while self._waiting and len(self._running) < 2 * self._max_num_seqs:
             counts = Counter(generation.account for generation in self._running)
             batch_count = sum(count for (_, priority), count in counts.items() if priority == "batch")
@@ -146,7 +162,8 @@ class Scheduler:
             candidates = [
                 generation
                 for generation in self._waiting
-                if generation.account not in full
+                if generation.account in accounts
+                and generation.account not in full
                 and (generation.request.priority == "interactive" or batch_count < self._max_num_seqs)
             ]
             if not candidates:
@@ -276,6 +293,10 @@ class Scheduler:
         if generation in self._running:
             self._running.remove(generation)
             self._model.close_sequence(_sequence(generation))
+
+
+def _interactive(generations: Sequence[Generation]) -> list[Generation]:
+    return [generation for generation in generations if generation.request.priority == "interactive"]
 
 
 def _split(generations: list[Generation]) -> tuple[list[Generation], list[Generation]]:

@@ -38,6 +38,7 @@ class FakeBatchModel:
         calls: What was computed in each call: ``("prefill" or "decode", owners' first prompt ids)``.
         seconds: How far the clock moves with each call.
         seconds_per_sequence: How much further it moves for each sequence of the call.
+        seconds_to_open: How far it moves with each sequence that is opened.
         is_sequential: Whether it says that calls with several sequences are no faster.
     """
 
@@ -49,6 +50,7 @@ class FakeBatchModel:
         self.calls: list[tuple[str, list[int]]] = []
         self.seconds = 0.0
         self.seconds_per_sequence = 0.0
+        self.seconds_to_open = 0.0
         self.is_sequential = False
         self.now = 0.0
         self.tokens: dict[BatchSequence, list[int]] = {}
@@ -77,6 +79,7 @@ class FakeBatchModel:
             adapter=adapter, prompt=tuple(prompt), max_length=max_length, needs_prompt_logits=needs_prompt_logits
         )
         self.tokens[sequence] = []
+        self.now += self.seconds_to_open
         return sequence
 
     def prefill(self, sequences: Sequence[BatchSequence], *, chunks: int = 1) -> list[torch.Tensor | None]:

@@ -153,7 +153,7 @@ def test_scheduler_sequential_model_computes_one_token_in_a_step() -> None:
 def test_scheduler_owner_with_one_request_does_not_wait_for_many_of_another() -> None:
     """It joins at once, though as many answers of the other owner are computed as a step can have.
 
-    While its prompt is computed, the others go on; then they wait until it has used half as much as they have.
+    While its prompt is computed, the others go on; then they take part now and then, until it has used as much.
     """
     model = FakeBatchModel()
     model.seconds = 1.0
@@ -168,7 +168,7 @@ def test_scheduler_owner_with_one_request_does_not_wait_for_many_of_another() ->
         scheduler.step()
     assert [1 in ids for _, ids in model.calls[:2]] == [True, False]
     assert sum(1 in ids for _, ids in model.calls) == 6
-    assert [len(ids) for name, ids in model.calls if name == "decode"] == [4, 1, 1, 4, 4, 4]
+    assert [len(ids) for name, ids in model.calls if name == "decode"] == [4, 1, 1, 1, 4, 1]
 
 
 @pytest.mark.parametrize("prompt_tokens", [1, 300])
@@ -195,6 +195,59 @@ def test_scheduler_owner_with_many_requests_hardly_delays_another(prompt_tokens:
         assert bool(beside) == bool(others)
         assert set(beside) <= {16}
     assert seconds[30] / seconds[0] < 1 + 1.5 * MAX_SLOWDOWN  # the first step may be a long one
+
+
+def test_scheduler_owner_who_leaves_again_and_again_hardly_delays_another() -> None:
+    """The answers that they begin and do not wait for cost time, too."""
+    alone, beside = seconds_beside_leaving(0), seconds_beside_leaving(4)
+    assert alone < beside < alone * (1 + 1.5 * MAX_SLOWDOWN)
+
+
+def seconds_beside_leaving(requests: int) -> float:
+    """Time of an answer if another owner leaves before each step, and comes again with so many requests."""
+    model = FakeBatchModel(max_sequences=16)
+    model.seconds, model.seconds_per_sequence, model.seconds_to_open = 0.02, 0.01, 0.02
+    scheduler = make_scheduler(model)
+    coming: list[Generation] = []
+    started = 0.0
+    for steps in range(10_000):
+        for generation in coming:
+            generation.is_cancelled = True
+        coming = [new_generation([100], owner="leaves", max_tokens=1000) for _ in range(requests)]
+        for generation in coming:
+            scheduler.add(generation)
+        if steps == 100:
+            model.calls.clear()
+            started = model.now
+            scheduler.add(new_generation([1], owner="stays", max_tokens=64, logit_bias={599: -100.0}))
+        scheduler.step()
+        if sum(1 in ids for _, ids in model.calls) == 64:
+            assert any(100 in ids for _, ids in model.calls) == bool(requests)
+            return model.now - started
+    raise AssertionError
+
+
+def test_scheduler_owner_who_uses_the_model_without_pause_keeps_half_of_it() -> None:
+    """Also beside an owner whose many answers take most of the time of each step that they take part in."""
+    seconds = {}
+    for others in (0, 30):
+        model = FakeBatchModel(max_sequences=16)
+        model.seconds, model.seconds_per_sequence = 0.02, 0.01
+        scheduler = make_scheduler(model)
+        never = {599: -100.0}
+        for number in range(100, 100 + others):
+            scheduler.add(new_generation([number], owner="many", max_tokens=5000, logit_bias=never))
+        for number in (1, 2):
+            scheduler.add(new_generation([number], owner="two", max_tokens=1000, logit_bias=never))
+        while sum(1 in ids for _, ids in model.calls) < 200:
+            scheduler.step()
+        model.calls.clear()
+        started = model.now
+        while sum(1 in ids for _, ids in model.calls) < 500:
+            scheduler.step()
+        seconds[others] = model.now - started
+        assert any(len(ids) > 2 for _, ids in model.calls) == bool(others)
+    assert seconds[30] / seconds[0] < 2
 
 
 def test_scheduler_equal_owners_are_computed_together() -> None:
