@@ -66,14 +66,10 @@ def _show(request: Request) -> Response:
 def _render(request: Request, form: TrainingForm, *, problem: FtpipeError | None = None, status: int = 200) -> Response:
     project = project_of(request)
     files = project.datasets.files.all()
-    plan, error = None, problem
-    try:
-        plan = TrainingPlan(project, form, wait_seconds=SMALL_SECONDS)
-        plan.blocker  # noqa: B018  # it is computed here, so that its errors are shown
-    except FtpipeError as exc:
-        error = error or exc
-    planned = {**({"provider": plan.profile.name} if plan else {}), **form.values}
-    shown = {**planned, "price": plan.price if plan else "", "start_key": secrets.token_urlsafe(16)}
+    plan, error = _plan_of(project, form)
+    error = problem or error
+    planned = {"provider": plan.profile.name, **form.values}
+    shown = {**planned, "price": plan.price, "start_key": secrets.token_urlsafe(16)}
     values: dict[str, Any] = {
         "form": form,
         "planned": json.dumps(planned),
@@ -84,7 +80,7 @@ def _render(request: Request, form: TrainingForm, *, problem: FtpipeError | None
         "plan": plan,
         "error": error,
         "labels": LABELS,
-        "fields": _fields(plan),
+        "fields": _fields(plan, form),
         "base_labels": _base_labels(plan),
         "default_validation": project.settings.config.validation,
         "is_detailed": bool(form.values.keys() & {*DETAILS, *HYPERPARAMETERS} - {"epochs"}),
@@ -94,8 +90,8 @@ def _render(request: Request, form: TrainingForm, *, problem: FtpipeError | None
     return render(request, "start/start.html.j2", http_status=status, **values)
 
 
-def _is_reinforcement(plan: TrainingPlan | None) -> bool:
-    return plan is not None and _method(plan) is Method.REINFORCEMENT
+def _is_reinforcement(plan: TrainingPlan) -> bool:
+    return _method(plan) is Method.REINFORCEMENT
 
 
 def _method(plan: TrainingPlan) -> Method | None:
@@ -103,25 +99,39 @@ def _method(plan: TrainingPlan) -> Method | None:
     return plan.settings.config.method or (plan.plan.spec.method if plan.plan else None)
 
 
-def _fields(plan: TrainingPlan | None) -> list[str]:
-    """The hyperparameters that the method has and the provider takes, besides the epochs."""
-    if plan is None:
-        return ["batch_size", "learning_rate_multiplier"]
+def _plan_of(project: Project, form: TrainingForm) -> tuple[TrainingPlan, FtpipeError | None]:
+    """The plan of a form; if a field is wrong, that of its provider and method alone, and what is wrong.
+
+    The page shows all fields as they were typed in any case: without the provider that was chosen, a browser would
+    choose the first one of the list, which may cost money.
+    """
+    try:
+        plan = TrainingPlan(project, form, wait_seconds=SMALL_SECONDS)
+        plan.blocker  # noqa: B018  # it is computed here, so that its errors are shown
+    except FtpipeError as exc:
+        choices = {"provider": list(project.datasets.profiles), "method": [method.value for method in Method]}
+        known = {name: form[name] for name, values in choices.items() if form[name] in values}
+        return TrainingPlan(project, TrainingForm(known)), exc
+    return plan, None
+
+
+def _fields(plan: TrainingPlan, form: TrainingForm) -> list[str]:
+    """The hyperparameters that the method has and the provider takes, besides the epochs, and those that were typed."""
     method = _method(plan)
     extended = plan.profile.extended_hyperparameters
     names = []
     for name, key in HYPERPARAMETERS.items():
         leaf = key.removeprefix("hyperparameters.")
         is_taken = leaf in extended or leaf not in (*EXTENDED_HYPERPARAMETERS, "n_epochs")
-        if is_taken and (leaf not in METHODS_OF or method in METHODS_OF[leaf]):
+        if (is_taken and (leaf not in METHODS_OF or method in METHODS_OF[leaf])) or (form[name] and name != "epochs"):
             names.append(name)
     return names
 
 
-def _base_labels(plan: TrainingPlan | None) -> dict[str, str]:
+def _base_labels(plan: TrainingPlan) -> dict[str, str]:
     """What the list of base models says of each: size, memory, price."""
     labels = {}
-    for base in plan.bases if plan else ():
+    for base in plan.bases:
         parts = [base.name]
         if base.provider == "local":
             parts += [parameters_text(base.parameters), f"needs {memory_text(base)}", availability_text(base)]
@@ -132,10 +142,10 @@ def _base_labels(plan: TrainingPlan | None) -> dict[str, str]:
     return labels
 
 
-def _plan_values(project: Project, plan: TrainingPlan | None) -> dict[str, Any]:
-    made = plan.plan if plan else None
-    if plan is None or made is None:
-        return {"made": None, "state": plan.check if plan and isinstance(plan.check, TaskState) else None}
+def _plan_values(project: Project, plan: TrainingPlan) -> dict[str, Any]:
+    made = plan.plan
+    if made is None:
+        return {"made": None, "state": plan.check if isinstance(plan.check, TaskState) else None}
     violation = budget_violation(made.cost, plan.settings.config.max_cost)
     return {
         "made": made,

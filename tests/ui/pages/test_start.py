@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,35 @@ def test_start_shows_the_plan_of_fields_that_were_changed_since(
     page = client.get(answer.headers["location"])
     assert press_start(client, shown_plan(page.text), **fields).headers["location"].startswith("/start/cmd-")
     assert len(commands.started) == 1
+
+
+@pytest.mark.parametrize("provider", ["local", "nebius"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": "abc"}, {"epochs": "-1"}, {"batch_size": "x"}, {"learning_rate_multiplier": "-"}, {"seed": "x"},
+        {"max_cost": "free"}, {"suffix": "x" * 80}, {"data": "0" * 16}, {"method": "guess"},
+    ],
+)  # fmt: skip
+def test_wrong_field_changes_no_other_one(client: TestClient, data: str, wrong: dict[str, str], provider: str) -> None:
+    """A browser sends the first of a list's values if the page does not say which one was chosen."""
+    choice = {"data": data, "provider": provider, "epochs": "2", "batch_size": "3", "suffix": "s", "seed": "4"} | wrong
+    page = client.get("/start", params=choice).text
+    assert 'class="notice error"' in page
+    assert "start-button" not in page
+    assert selected(page, "provider") == provider
+    for name in choice.keys() - {"data", "provider", "method"}:
+        assert f'name="{name}"' in page
+        assert re.search(f'name="{name}"[^>]* value="{re.escape(choice[name])}"', page)
+    if "data" not in wrong:
+        assert selected(page, "data") == data
+
+
+def selected(page: str, name: str) -> str:
+    """The value of a list that the page has chosen."""
+    options = page.partition(f'<select id="f-{name}"')[2].partition("</select>")[0]
+    (value,) = re.findall(r'<option value="([^"]*)" selected>', options)
+    return str(value)
 
 
 def test_paid_job_is_limited_to_the_price_on_the_button(client: TestClient, data: str, commands: FakeCommands) -> None:
