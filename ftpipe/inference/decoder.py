@@ -20,6 +20,7 @@ from ftpipe.inference.key_value_slots import KeyValueShape, KeyValueSlots
 from ftpipe.inference.lora_weights import LoraRows, PackedLora, UnsupportedAdapterError, read_lora
 from ftpipe.inference.prefix_cache import PREFIX_BLOCK_TOKENS, PrefixCache
 from ftpipe.inference.slot_attention import DecodeAttention, HeadCounts, PromptAttention
+from ftpipe.modeling.key_value_sizes import MAX_KEY_VALUE_BYTES
 from ftpipe.modeling.loading import read_adapter_files
 from ftpipe.modeling.types import CausalModel
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 MAX_SEQUENCES = 256
 MAX_EXACT_ROWS = 32
 """With more rows, some are computed for nothing; see ``padded_rows``."""
-MAX_KEY_VALUE_BYTES = 2 << 30
 MAX_PREFIX_BYTES = 256 << 20
 
 _Attention: TypeAlias = "Callable[[int, torch.Tensor], torch.Tensor]"
@@ -78,6 +78,11 @@ class Decoder:
         """See ``BatchModel``."""
         if adapter not in self._adapters:
             read_adapter_files(adapter)
+
+    def forget_adapters(self) -> None:
+        """Free the memory of adapters and of beginnings of prompts; no sequence may be open."""
+        self._adapters.clear()
+        self.prefixes.clear()
 
     def has_room(self, max_length: int) -> bool:
         """Whether all open sequences and this one fit, at their full length."""

@@ -36,13 +36,12 @@ from ftpipe.inference.transformers_model import TransformersModel
 from ftpipe.modeling.base_models import StatusCallback, resolve_base
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer
 from ftpipe.modeling.device import DeviceConfig, select_device
+from ftpipe.modeling.key_value_sizes import DEFAULT_MAX_NUM_SEQS
 from ftpipe.modeling.loading import load_base, load_tokenizer, stop_token_ids
 from ftpipe.modeling.types import CausalModel, Tokenizer
 
 DEFAULT_MAX_TOKENS = 1024
 """Tokens of an answer if the request sets no limit; small models may never stop by themselves."""
-DEFAULT_MAX_NUM_SEQS = 32
-"""Answers that are computed at the same time; on two CPU cores more tokens per second are not to be had with more."""
 MAX_CACHED_CONVERSATIONS = 4
 """Conversations whose tokens are kept: the ``n`` answers to a request arrive one after the other."""
 

@@ -11,17 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ftpipe.modeling.key_value_sizes import slot_tokens
+
 if TYPE_CHECKING:
     import torch
 
     from ftpipe.inference.batch_model import BatchSequence
-
-MIN_SLOT_TOKENS = 256
-
-
-def slot_tokens(length: int) -> int:
-    """The length of the slot of a sequence."""
-    return max(MIN_SLOT_TOKENS, 1 << (length - 1).bit_length())
 
 
 @dataclass(frozen=True)

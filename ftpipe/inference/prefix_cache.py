@@ -69,6 +69,11 @@ class PrefixCache:
             _, dropped = self._blocks.popitem(last=False)
             self.bytes -= dropped.pairs.nbytes
 
+    def clear(self) -> None:
+        """Forget all blocks."""
+        self._blocks.clear()
+        self.bytes = 0
+
     def _find(self, adapter: Path | None, prompt: Sequence[int], length: int) -> Iterator[tuple[_Key, _Block]]:
         """The blocks in the cache that a prompt begins with, up to a length."""
         before: Path | int | None = adapter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ftpipe.modeling.key_value_sizes import open_sequences, peak_tokens
 from ftpipe.modeling.model_shape import ModelShape
 
 SAMPLE_ROWS, SAMPLE_TOKENS = 4, 256
@@ -52,6 +53,9 @@ class TrainingSetup:
         trained_tokens: Tokens of these rows that are trained.
         shards: Processes that share the base's weights.
         copies: How often the base's weights are in memory: twice in reinforcement, which samples with packed ones.
+        sampled_prompt: Tokens of the longest prompt to which reinforcement samples answers; 0 for other methods.
+        sampled_length: Tokens of prompt and answer together.
+        sampled_prompts: Prompts of a batch.
     """
 
     device: str = "cpu"
@@ -66,6 +70,9 @@ class TrainingSetup:
     trained_tokens: int = int(SAMPLE_ROWS * SAMPLE_TOKENS * SAMPLE_TRAINED_PART)
     shards: int = 1
     copies: int = 1
+    sampled_prompt: int = 0
+    sampled_length: int = 0
+    sampled_prompts: int = 0
 
     shared_tokens: int = 0
     """Tokens of their common beginning, which is computed once."""
@@ -97,11 +104,13 @@ class MemoryEstimate:
     """What is needed only for a moment: logits, gradients, and memory between the pieces in use."""
     mapped: int = 0
     """Pages of the model's files that were read to quantize them; the system takes them back when it needs memory."""
+    sampling: int = 0
+    """Keys and values of answers that are sampled, as far as it is more than activations and workspace take later."""
 
     @property
     def required(self) -> int:
         """What the machine must have."""
-        return self.libraries + self.weights + self.adapter + self.activations + self.workspace
+        return self.libraries + self.weights + self.adapter + self.activations + self.workspace + self.sampling
 
     @property
     def total(self) -> int:
@@ -122,14 +131,32 @@ def estimate_memory(shape: ModelShape, setup: TrainingSetup) -> MemoryEstimate:
         slack, libraries = ACCELERATOR_FRAGMENTATION, ACCELERATOR_BYTES
     fragments = slack * shape.layers * _saved_bytes_of_layer(shape, setup)
     is_mapped = setup.device == "cpu" and setup.quantization != "none" and setup.precision == "bfloat16"
+    activations = saved_bytes(shape, setup)
+    workspace = round(workspace + fragments + _gathered_bytes(shape, setup) + _processor_bytes(shape, setup))
     return MemoryEstimate(
         libraries=libraries,
         weights=weight_bytes(shape, setup) * setup.copies // setup.shards,
         adapter=ADAPTER_BYTES * shape.adapter_parameters(setup.targets, setup.rank),
-        activations=saved_bytes(shape, setup),
-        workspace=round(workspace + fragments + _gathered_bytes(shape, setup) + _processor_bytes(shape, setup)),
+        activations=activations,
+        workspace=workspace,
         mapped=STORED_WEIGHT_BYTES * shape.linear_parameters if is_mapped else 0,
+        sampling=max(0, sampling_bytes(shape, setup) - activations - workspace),
     )
+
+
+def sampling_bytes(shape: ModelShape, setup: TrainingSetup) -> int:
+    """Keys and values of the answers that reinforcement samples at a time, and of the prompts that they share.
+
+    A GPU samples answers one by one.
+    """
+    if not setup.sampled_prompt:
+        return 0
+    bytes_per_token = 2 * shape.layers * shape.keys * setup.element_bytes
+    if setup.device != "cpu":
+        return round(setup.sampled_length * bytes_per_token)
+    sequences = open_sequences(setup.sampled_length, bytes_per_token)
+    tokens = peak_tokens(sequences, setup.sampled_prompt, setup.sampled_length)
+    return round((tokens + setup.sampled_prompts * setup.sampled_prompt) * bytes_per_token)
 
 
 def _processor_bytes(shape: ModelShape, setup: TrainingSetup) -> float:

@@ -10,6 +10,7 @@ PARTS = {
     "weights": "base model",
     "activations": "activations",
     "workspace": "workspace",
+    "sampling": "sampled answers",
     "libraries": "libraries",
     "adapter": "adapter and optimizer",
 }
@@ -26,7 +27,7 @@ def estimate_lines(estimate: TrainingEstimate, title: str, style: Styler = unsty
     parts = ", ".join(
         f"{label} {format_bytes(estimate.memory_parts[name])}"
         for name, label in PARTS.items()
-        if name in estimate.memory_parts
+        if estimate.memory_parts.get(name)
     )
     rows = [
         ("machine", title),

@@ -112,6 +112,11 @@ def setup_of(
 ) -> TrainingSetup:
     """What the memory of a job depends on."""
     longest = rows.cut_to(resolved.max_length).longest
+    answer = resolved.max_completion_tokens
+    sampled: dict[str, int] = {}
+    if answer is not None:
+        prompt = max(1, rows.longest - answer)
+        sampled = {"sampled_prompt": prompt, "sampled_length": rows.longest, "sampled_prompts": resolved.batch_size}
     together = min(resolved.batch_size * rows.rows_per_example * longest, max(longest, resolved.micro_batch_tokens))
     return TrainingSetup(
         device=machine.device,
@@ -125,7 +130,8 @@ def setup_of(
         tokens=longest,
         trained_tokens=round(together * rows.trained_part),
         shards=shards,
-        copies=1 if resolved.max_completion_tokens is None else 2,
+        copies=1 if answer is None else 2,
+        **sampled,
     )
 
 

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ftpipe.inference.decoder import Decoder
 from ftpipe.inference.detokenizer import IncrementalDetokenizer
-from ftpipe.inference.engine import DEFAULT_MAX_NUM_SEQS, build_batch_model
+from ftpipe.inference.engine import build_batch_model
 from ftpipe.inference.generation import Generation
 from ftpipe.inference.request import GenerationRequest
 from ftpipe.inference.sampling import Sampler
 from ftpipe.inference.scheduler import Scheduler
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer
 from ftpipe.modeling.device import DeviceConfig
+from ftpipe.modeling.key_value_sizes import DEFAULT_MAX_NUM_SEQS
 from ftpipe.modeling.loading import load_tokenizer, stop_token_ids
 from ftpipe.modeling.types import CausalModel
 
@@ -97,9 +99,12 @@ class AnswerSampler:
         """
         adapter = self._write(adapter_files)
         try:
-            return self._sample(adapter, requests, check_cancelled)
+            answers = self._sample(adapter, requests, check_cancelled)
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
+        if isinstance(self._model, Decoder):
+            self._model.forget_adapters()  # the next ones are others
+        return answers
 
     def _write(self, files: Mapping[str, bytes]) -> Path:
         """A folder of a new name for each version, because the decoder keeps adapters by their folders."""

@@ -12,11 +12,12 @@ from ftpipe.errors import NotFoundError
 from ftpipe.inference.batch_model import PREFILL_CHUNK_TOKENS, BatchSequence, Precision
 from ftpipe.inference.decoder import Decoder, padded_rows
 from ftpipe.inference.decoder_weights import is_supported
-from ftpipe.inference.key_value_slots import MIN_SLOT_TOKENS, SlotPool
+from ftpipe.inference.key_value_slots import SlotPool
 from ftpipe.inference.packed_linear import pack_linear
 from ftpipe.inference.prefix_cache import PREFIX_BLOCK_TOKENS, PrefixCache
 from ftpipe.inference.transformers_model import TransformersModel
 from ftpipe.modeling.device import DeviceConfig
+from ftpipe.modeling.key_value_sizes import MIN_SLOT_TOKENS
 from ftpipe.modeling.loading import load_base, quiet_peft
 from tests.inference.batch_models import make_adapter, make_decoder, run_alone, run_together
 from tests.training.tiny_model import save_base

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ftpipe.modeling.memory import TrainingSetup, estimate_memory, weight_bytes
+from ftpipe.modeling.key_value_sizes import MAX_KEY_VALUE_BYTES
+from ftpipe.modeling.memory import TrainingSetup, estimate_memory, sampling_bytes, weight_bytes
 from ftpipe.modeling.model_shape import ModelShape
 from tests.benchmarks.plan import CASES, planned
 
@@ -53,6 +54,21 @@ def test_large_vocabulary_needs_memory_for_logits() -> None:
     large = replace(DENSE, vocabulary=256_000)
     more = estimate_memory(large, setup).workspace - estimate_memory(DENSE, setup).workspace
     assert more > 512 * (256_000 - 32_000) * 8
+
+
+def test_sampled_answers_need_memory_where_it_is_more_than_training_takes() -> None:
+    """Keys and values are freed before activations come; a GPU samples one answer at a time."""
+    long = TrainingSetup(rows=1, tokens=64, sampled_prompt=300, sampled_length=1000, sampled_prompts=4)
+    estimate, without = estimate_memory(DENSE, long), estimate_memory(DENSE, replace(long, sampled_prompt=0))
+    bytes_per_token = 2 * 12 * 4 * 64 * 4
+    taken = (2 * 32 * 1024 + 4 * 300) * bytes_per_token
+    assert sampling_bytes(DENSE, long) == taken
+    assert estimate.required == without.required + estimate.sampling
+    assert estimate.sampling + estimate.activations + estimate.workspace == taken
+    assert estimate_memory(DENSE, replace(long, rows=64, tokens=1024)).sampling == 0
+    assert sampling_bytes(DENSE, replace(long, device="cuda")) == 1000 * bytes_per_token
+    large = replace(DENSE, layers=80, kv_heads=8, head_dim=128)
+    assert sampling_bytes(large, long) < 4 * MAX_KEY_VALUE_BYTES  # fewer answers are open
 
 
 @pytest.mark.slow

@@ -20,7 +20,10 @@ import pytest
 import torch
 
 from ftpipe.grading.score_model import ModelReply
+from ftpipe.inference.decoder import Decoder
 from ftpipe.inference.engine import build_batch_model
+from ftpipe.inference.key_value_slots import SlotPool
+from ftpipe.modeling import memory
 from ftpipe.training import grader_chats, rollouts
 from ftpipe.training.grader_chats import GraderChatsFile, ServerModels
 from ftpipe.training.grpo import GRPOObjective, Sample
@@ -145,6 +148,38 @@ def test_ratios_come_from_the_trainer_alone(base: Path, tmp_path: Path, monkeypa
     first, second = shifts[: len(shifts) // 2], shifts[len(shifts) // 2 :]
     assert max(first) < 1e-5 < max(second)
     assert metrics(folder)[0]["kl"] == 0
+
+
+def test_decoder_takes_the_memory_that_is_planned(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and values of answers and of beginnings of prompts; after each step they and the adapters are gone."""
+    planned: list[int] = []
+    taken: list[int] = []
+    decoders: list[Decoder] = []
+    plan, allocate = memory.sampling_bytes, SlotPool._allocate
+
+    def record_plan(*args: Any) -> int:
+        planned.append(plan(*args))
+        return planned[-1]
+
+    def record_allocation(pool: SlotPool, slots: int) -> torch.Tensor:
+        tensor = allocate(pool, slots)
+        taken.extend(decoder.slots.bytes + tensor.nbytes + decoder.prefixes.bytes for decoder in decoders)
+        return tensor
+
+    def record_decoder(*args: Any, **options: Any) -> Any:
+        model = build_batch_model(*args, **options)
+        assert isinstance(model, Decoder)
+        decoders.append(model)
+        return model
+
+    monkeypatch.setattr(memory, "sampling_bytes", record_plan)
+    monkeypatch.setattr(SlotPool, "_allocate", record_allocation)
+    monkeypatch.setattr(rollouts, "build_batch_model", record_decoder)
+    # 4 prompts and 8 answers to each of them: as many as are computed at a time
+    folder = make_reinforcement(tmp_path / "job", base, compute_multiplier=1, n_epochs=1, max_completion_tokens=20)
+    assert run_job(JobDirectory(folder)) == "succeeded", result(folder)
+    assert 0.9 * planned[-1] < max(taken) <= planned[-1]
+    assert (decoders[0].slots.bytes, decoders[0].prefixes.bytes, len(decoders[0]._adapters)) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("call", [1, 3, 8])
