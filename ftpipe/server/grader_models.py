@@ -29,15 +29,11 @@ class GraderModels:
     Args:
         chats: Answers chats.
         has_model: Whether an owner can use a model.
-        stop_event: Ends the pauses before a chat is tried again.
     """
 
-    def __init__(
-        self, chats: RoutedChats, has_model: Callable[[str, str], bool], stop_event: threading.Event | None = None
-    ) -> None:
+    def __init__(self, chats: RoutedChats, has_model: Callable[[str, str], bool]) -> None:
         self._chats = chats
         self._has_model = has_model
-        self._stop_event = stop_event or threading.Event()
 
     def require(self, owner: str, name: str, param: str) -> None:
         """Refuse a model that graders cannot ask.
@@ -49,7 +45,7 @@ class GraderModels:
             raise bad_request(_remote(name), param, "unsupported_model")
         if not self._has_model(owner, name):
             message = f"The model '{printable(name)}' does not exist; a grader can ask the base models of this server "
-            raise bad_request(f"{message}and your own fine-tuned models.", param, "model_not_found")
+            raise bad_request(f"{message}and your own fine-tuned models.", param, "grader_model_not_found")
 
     def ask(self, owner: str, bodies: Sequence[Mapping[str, Any]], token: CancelToken) -> list[ModelReply]:
         """The replies to chats, in their order; chats that are the same are answered once.
@@ -58,19 +54,20 @@ class GraderModels:
             RequestCancelledError: The token was cancelled.
         """
         different = {canonical_json(body): body for body in bodies}
+        stop_event = threading.Event()  # ends the pauses before a chat is tried again
+        token.on_cancel(stop_event.set)
+        ask = partial(self._ask, owner, token, stop_event)
         with ThreadPoolExecutor(MAX_CONCURRENT_REQUESTS, thread_name_prefix="grader") as threads:
-            replies = dict(
-                zip(different, threads.map(partial(self._ask, owner, token), different.values()), strict=True)
-            )
+            replies = dict(zip(different, threads.map(ask, different.values()), strict=True))
         return [replies[canonical_json(body)] for body in bodies]
 
-    def _ask(self, owner: str, token: CancelToken, body: Mapping[str, Any]) -> ModelReply:
+    def _ask(self, owner: str, token: CancelToken, stop_event: threading.Event, body: Mapping[str, Any]) -> ModelReply:
         token.raise_if_cancelled()
         name = str(body["model"])
         if self._chats.is_remote(owner, name):  # since the grader was checked
             return ModelReply(error=_remote(name))
         request = ApiRequest(owner, body=body, cancel_token=token, priority="batch")
-        return _reply(answer_request(self._chats.complete, request, self._stop_event))
+        return _reply(answer_request(self._chats.complete, request, stop_event))
 
 
 def _remote(name: str) -> str:

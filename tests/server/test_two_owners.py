@@ -131,4 +131,4 @@ def test_model_of_another_owner_cannot_score(client: TestClient) -> None:
     path = "/v1/fine_tuning/alpha/graders/validate"
     assert client.post(path, json={"grader": judge}).status_code == 200
     refused = client.post(path, json={"grader": judge}, headers=BEN)
-    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "model_not_found")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "grader_model_not_found")

@@ -101,10 +101,10 @@ def test_score_model_without_score_is_an_error_flag(client: TestClient, engine: 
 @pytest.mark.parametrize(
     ("changes", "param", "code"),
     [
-        ({"model": "nobody"}, "grader.model", "model_not_found"),
-        ({"model": "ft:smollm2-135m-instruct:local::12345678"}, "grader.model", "model_not_found"),
-        ({"model": "../../etc/passwd"}, "grader.model", "model_not_found"),
-        ({"model": "http://127.0.0.1:9/v1"}, "grader.model", "model_not_found"),
+        ({"model": "nobody"}, "grader.model", "grader_model_not_found"),
+        ({"model": "ft:smollm2-135m-instruct:local::12345678"}, "grader.model", "grader_model_not_found"),
+        ({"model": "../../etc/passwd"}, "grader.model", "grader_model_not_found"),
+        ({"model": "http://127.0.0.1:9/v1"}, "grader.model", "grader_model_not_found"),
         ({"range": [1, 0]}, "grader.range", None),
         ({"range": [0]}, "grader.range", None),
         ({"input": []}, "grader.input", None),

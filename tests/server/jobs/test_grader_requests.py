@@ -12,6 +12,7 @@ import pytest
 
 from ftpipe.errors import LocalStateError
 from ftpipe.grading.score_model import ModelReply
+from ftpipe.server.batches import answer_lines
 from ftpipe.server.cancellation import ActiveRequests, CancelToken, RequestCancelledError
 from ftpipe.server.grader_models import GraderModels
 from ftpipe.server.jobs import grader_requests
@@ -196,6 +197,35 @@ def test_hostile_answers_are_errors(answer: dict[str, Any]) -> None:
     (reply,) = models_with(FakeChats(answer=answer)).ask("anna", [{"model": "tiny", "text": "a"}], CancelToken())
     assert reply.error
     assert reply.text == ""
+
+
+class BusyChats(FakeChats):
+    """Can answer nothing at the moment."""
+
+    def complete(self, request: ApiRequest) -> Any:
+        """An error after which a chat is tried again, after a pause."""
+        request.cancel_token.raise_if_cancelled()
+        super().complete(request)
+        raise ApiError(503, "busy")
+
+
+def test_pause_before_another_try_ends_when_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that stops does not wait for it."""
+    monkeypatch.setattr(answer_lines, "RETRY_PAUSES_SECONDS", (60.0,))
+    token, chats = CancelToken(), BusyChats()
+
+    def cancel() -> None:
+        wait_until(lambda: chats.bodies)
+        token.cancel()
+
+    timer = threading.Thread(target=cancel)
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(RequestCancelledError):
+        models_with(chats).ask("anna", [{"model": "tiny", "text": "a"}], token)
+    timer.join()
+    assert time.monotonic() - started < 50
+    assert len(chats.bodies) == 1
 
 
 def test_cancelled_chats_end_at_once() -> None:
