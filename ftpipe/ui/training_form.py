@@ -23,7 +23,8 @@ from ftpipe.paths import models_dir
 from ftpipe.pipeline.preflight import Plan, local_base, make_plan, spec_of_config
 from ftpipe.pipeline.training_estimates import estimate_run, require_memory
 from ftpipe.providers.profiles import Profile
-from ftpipe.records import Method
+from ftpipe.records import Method, Run, RunState
+from ftpipe.records.idempotency_keys import run_key
 from ftpipe.records.trainable_base import TrainableBase
 from ftpipe.records.training_estimate import TrainingEstimate
 from ftpipe.stages.count import count
@@ -152,6 +153,26 @@ class TrainingPlan:
         )
         today = datetime.now(UTC).date()
         return make_plan(spec, report, profile=profile, today=today, max_cost=config.max_cost)
+
+    @cached_property
+    def existing_run(self) -> Run | None:
+        """The run that has this plan already: the same data with the same settings are one run."""
+        plan = self.plan
+        if plan is None:
+            return None
+        report, runs = plan.report, self._project.registry.runs
+        same_data = [run for run in runs.recent() if run.dataset_sha256 == report.dataset.sha256]
+        for endpoint in dict.fromkeys(run.endpoint for run in same_data if run.spec.provider == plan.spec.provider):
+            key = run_key(
+                plan.spec,
+                endpoint=endpoint,
+                dataset_sha256=report.dataset.sha256,
+                validation_sha256=report.validation.sha256 if report.validation else None,
+            )
+            earlier = runs.with_key(key)
+            if earlier and earlier[-1][1].state not in (RunState.FAILED, RunState.DELETED):
+                return earlier[-1][1]
+        return None
 
     @property
     def resolved(self) -> dict[str, str]:

@@ -21,6 +21,7 @@ from ftpipe.reports.runs import cost_text, hyperparameter_text, stand_in_text
 from ftpipe.reports.trainable_bases import availability_text, memory_text, parameters_text, price_text
 from ftpipe.reports.training_estimate import memory_text as estimate_memory_text
 from ftpipe.reports.training_estimate import time_text
+from ftpipe.ui import run_view
 from ftpipe.ui.datasets.checks import TaskState
 from ftpipe.ui.project import Project
 from ftpipe.ui.rendering import Page, form_of, form_text, project_of, render, url_of
@@ -30,6 +31,8 @@ SMALL_SECONDS = 0.6
 MAX_STARTS = 1000
 """Starts that are remembered, so that a form that is sent again starts nothing."""
 MAX_KEY_CHARACTERS = 64
+CHANGED = "changed"
+"""Parameter of the page that comes back if a field was changed just before the button was pressed."""
 DETAILS = ("method", "grader", "suffix", "seed", "max_cost", "evaluate")
 """Fields that are folded away, as the hyperparameters besides the epochs are."""
 
@@ -78,8 +81,11 @@ def _render(request: Request, form: TrainingForm, *, problem: FtpipeError | None
         "is_reinforcement": _is_reinforcement(plan),
         "profiles": project.datasets.profiles,
         "plan": plan,
+        "is_changed": CHANGED in request.query_params,
         "error": error,
         "labels": LABELS,
+        "run_name": run_view.name_of,
+        "run_status": run_view.status_of,
         "fields": _fields(plan, form),
         "base_labels": _base_labels(plan),
         "default_validation": project.settings.config.validation,
@@ -187,7 +193,7 @@ def _start(request: Request) -> Response:
         return RedirectResponse(url_of(request, f"/start/{known}"), 303)
     form = TrainingForm.of(form_of(request))
     if form.values != TrainingForm.of(shown).values:
-        return RedirectResponse(url_of(request, "/start", **form.values), 303)
+        return RedirectResponse(url_of(request, "/start", **form.values, **{CHANGED: 1}), 303)
     plan = TrainingPlan(project, form, wait_seconds=SMALL_SECONDS)
     try:
         if plan.plan is None:
@@ -208,7 +214,9 @@ def _start(request: Request) -> Response:
     command = _started.start_once(
         project, key, [arguments[0], "--yes", *arguments[1:]], f"Train {plan.model} on {name}"
     )
-    return RedirectResponse(url_of(request, f"/start/{command}", data=plan.plan.report.dataset.sha256), 303)
+    existing = plan.existing_run.id if plan.existing_run else None
+    sha256 = plan.plan.report.dataset.sha256
+    return RedirectResponse(url_of(request, f"/start/{command}", data=sha256, existing=existing), 303)
 
 
 def _started_run(request: Request) -> Response:
@@ -220,8 +228,18 @@ def _started_run(request: Request) -> Response:
     document = command.document or {}
     run_values = document.get("run")
     run_id = run_values.get("id") if isinstance(run_values, dict) else None
-    run = project.registry.runs.find(str(run_id)) if run_id else _newest_run(project, request, command.started_at)
-    return render(request, "start/started.html.j2", command=command, run=run)
+    runs, existing = project.registry.runs, None
+    run = runs.find(str(run_id)) if run_id else _newest_run(project, request, command.started_at)
+    if existing_id := request.query_params.get("existing", ""):
+        existing = runs.find(existing_id)
+        run = run or existing
+    return render(
+        request,
+        "start/started.html.j2",
+        command=command,
+        run=run,
+        is_existing=existing is not None and run is not None and run.id == existing.id,
+    )
 
 
 def _newest_run(project: Project, request: Request, started_at: float) -> Run | None:

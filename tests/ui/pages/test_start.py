@@ -14,11 +14,14 @@ import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient
 
+from ftpipe.records.idempotency_keys import run_key
+from ftpipe.ui.background import CommandState
 from ftpipe.ui.datasets.checks import DatasetTasks
 from ftpipe.ui.datasets.worker import run_task
 from ftpipe.ui.pages import start
 from ftpipe.ui.project import Project
-from ftpipe.ui.training_form import TrainingForm
+from ftpipe.ui.training_form import TrainingForm, TrainingPlan
+from tests.ui import seeds
 from tests.ui.conftest import csrf_of
 
 ORIGIN = {"origin": "http://127.0.0.1:8322"}
@@ -53,6 +56,15 @@ def data(project: Project, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> s
     ]
     (own_home / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return project.datasets.files.all()[0].id
+
+
+def command_state(**changes: Any) -> CommandState:
+    """A command that runs."""
+    values: dict[str, Any] = {
+        "id": "cmd-000000000001", "title": "Train x", "line": "ftpipe train x", "started_at": 1.0,
+        "is_running": True, "document": None, "messages": (),
+    }  # fmt: skip
+    return CommandState(**{**values, **changes})
 
 
 def shown_plan(page: str) -> dict[str, str]:
@@ -100,9 +112,13 @@ def test_start_shows_the_plan_of_fields_that_were_changed_since(
     answer = press_start(client, shown, **(choice | change))
     assert answer.status_code == 303
     fields = dict(parse_qsl(answer.headers["location"].partition("?")[2]))
+    assert fields.pop("changed") == "1"
     assert fields == {name: value for name, value in (choice | change).items() if value}
     assert commands.started == []
     page = client.get(answer.headers["location"])
+    assert page.text.index("Nothing was started") < page.text.index('id="start-button"')
+    assert "press the button again" in page.text
+    assert "Nothing was started" not in client.get("/start", params=fields).text
     assert press_start(client, shown_plan(page.text), **fields).headers["location"].startswith("/start/cmd-")
     assert len(commands.started) == 1
 
@@ -134,6 +150,59 @@ def selected(page: str, name: str) -> str:
     options = page.partition(f'<select id="f-{name}"')[2].partition("</select>")[0]
     (value,) = re.findall(r'<option value="([^"]*)" selected>', options)
     return str(value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "word"),
+    [
+        ({}, "running", "it goes on"),
+        ({"state": "registered"}, "succeeded", "nothing new"),
+        ({"state": "failed"}, "", ""),
+    ],
+)
+def test_same_plan_leads_to_its_run(
+    client: TestClient,
+    data: str,
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    status: str,
+    word: str,
+) -> None:
+    """Beside the button and after it; a run that failed is no reason to start nothing."""
+    choice = {"data": data, "provider": "local", "epochs": "2"}
+    plan = TrainingPlan(project, TrainingForm.of(choice), wait_seconds=30).plan
+    assert plan is not None
+    sha256 = plan.report.dataset.sha256
+    run = seeds.run_of(spec=plan.spec, dataset_sha256=sha256, **changes)
+    key = run_key(plan.spec, endpoint=run.endpoint, dataset_sha256=sha256, validation_sha256=None)
+    project.registry.runs.start(run, key=key, ordinal=0)
+    if status:
+        project.registry.jobs.save(seeds.job_of(run, status), run_id=run.id)
+        project.registry.runs.save(run.model_copy(update={"job": seeds.job_of(run, status)}))
+    monkeypatch.setattr(project.commands, "start", lambda *_args, **_options: "cmd-000000000001")
+    is_running = status == "running"
+    state = command_state(started_at=seeds.STARTED + 100.0, is_running=is_running, document=None if is_running else {})
+    monkeypatch.setattr(project.commands, "find", lambda _id: state)
+    page = client.get("/start", params=choice).text
+    started = client.get(press_start(client, shown_plan(page), **choice).headers["location"]).text
+    link = f'href="/runs/{run.id}"'
+    assert [link in text for text in (page, started)] == [bool(word)] * 2
+    assert word in started
+    assert link not in client.get("/start", params={**choice, "epochs": "3"}).text
+
+
+@pytest.mark.parametrize(("job", "is_offered"), [(None, False), ("running", True)])
+def test_run_is_offered_when_its_job_exists(
+    client: TestClient, project: Project, monkeypatch: pytest.MonkeyPatch, job: str | None, is_offered: bool
+) -> None:
+    """Before, its page says no more than this one."""
+    run = seeds.run_of(state="uploaded" if job is None else "created")
+    seeds.add_run(project.registry, run, seeds.job_of(run, job) if job else None)
+    monkeypatch.setattr(project.commands, "find", lambda _id: command_state(started_at=float(run.created_at)))
+    page = client.get("/start/cmd-000000000001", params={"data": run.dataset_sha256}).text
+    assert ("Watch the run" in page) == is_offered
+    assert ("Starting" in page) != is_offered
 
 
 def test_paid_job_is_limited_to_the_price_on_the_button(client: TestClient, data: str, commands: FakeCommands) -> None:
@@ -259,13 +328,9 @@ def test_dataset_with_errors_blocks_the_button(client: TestClient, data: str, ow
 def test_command_that_was_started_is_shown_with_its_error(
     client: TestClient, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ftpipe.ui.background import CommandState
-
-    values: dict[str, Any] = {
-        "id": "cmd-000000000001", "title": "Train <b>x</b>", "line": "ftpipe train x", "started_at": 1.0,
-        "is_running": False, "document": {"error": {"message": "no key", "hint": "set it"}}, "messages": ("a <i>",),
-    }  # fmt: skip
-    monkeypatch.setattr(project.commands, "find", lambda _id: CommandState(**values))
+    error = {"error": {"message": "no key", "hint": "set it"}}
+    state = command_state(title="Train <b>x</b>", is_running=False, document=error, messages=("a <i>",))
+    monkeypatch.setattr(project.commands, "find", lambda _id: state)
     page = client.get("/start/cmd-000000000001").text
     assert "no key" in page
     assert "set it" in page
