@@ -26,6 +26,8 @@ class UploadedFile(Record):
     """True if the endpoint had the file already and nothing was sent."""
 
 
+PAUSE_REQUESTED = "The job will pause at its next step"
+"""Event of the embedded server between the request to pause and the pause."""
 Auto = Literal["auto"]
 LOCAL_HYPERPARAMETERS = ("max_length", "precision", "quantization", "gradient_checkpointing", "max_completion_tokens")
 """Hyperparameters of ftpipe's own server; the first four are about what its machine has."""

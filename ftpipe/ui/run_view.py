@@ -11,6 +11,7 @@ from typing import Any
 
 from ftpipe.formatting import duration, format_decimal, format_money
 from ftpipe.records import Hyperparameters, Job, Run, RunState
+from ftpipe.records.job import PAUSE_REQUESTED
 from ftpipe.reports.models import cost_of
 from ftpipe.reports.provider_error_codes import explain_error
 from ftpipe.ui.curves import Curve, CurveCache
@@ -58,8 +59,15 @@ class Status:
     """Class of the style sheet: ``running``, ``succeeded``, ``failed``, ``cancelled``, ``paused`` or nothing."""
 
 
-def status_of(run: Run) -> Status:
-    """The state of a run, from its job if it has one."""
+def status_of(run: Run, *, is_starting: bool = False) -> Status:
+    """The state of a run, from its job if it has one.
+
+    Args:
+        run: The run.
+        is_starting: Whether a command runs that will create its job.
+    """
+    if is_starting and run.job is None:
+        return Status("starting", "")
     if run.state == RunState.REGISTERED:
         return Status("succeeded", "succeeded")
     if run.job is None:
@@ -77,13 +85,38 @@ def is_open(run: Run) -> bool:
     return run.state == RunState.CREATED and run.job is not None and not run.job.is_finished
 
 
+def activity_of(run: Run, last_message: str, open_runs: Iterable[Run]) -> str:
+    """What an open run does or waits for, if its figures do not say it; else empty.
+
+    Args:
+        run: The run.
+        last_message: Its latest event that is not about a step.
+        open_runs: All runs whose jobs can still change.
+    """
+    if run.job is None or not is_open(run):
+        return ""
+    if run.job.status in WAITING:
+        others = [one for one in open_runs if one.id != run.id and one.endpoint == run.endpoint and one.job]
+        running = [name_of(one) for one in others if one.job and one.job.status == "running"]
+        before = [one for one in others if one.job and one.job.status in WAITING and one.created_at < run.created_at]
+        if running:
+            also = f" Of the runs that wait, {len(before)} began earlier." if before else ""
+            return f"It waits for {', '.join(running[:3])}, which trains now.{also}"
+    return last_message
+
+
+def is_pausing(run: Run, last_message: str) -> bool:
+    """Whether the job runs until its next step, and pauses then."""
+    return run.job is not None and run.job.status == "running" and last_message == PAUSE_REQUESTED
+
+
 def name_of(run: Run) -> str:
     """What a list calls a run: its suffix, else its data."""
     return run.spec.suffix or run.spec.data.name or run.id
 
 
 def stages_of(run: Run) -> list[tuple[str, str]]:
-    """Each stage with ``done``, ``current`` or nothing."""
+    """Each stage with ``done``, ``current``, ``waiting`` or nothing."""
     done = {RunState.PREPARED: 1, RunState.UPLOADED: 2, RunState.CREATED: 3, RunState.REGISTERED: 5}.get(run.state, 0)
     if run.job is not None:
         done = max(done, 3)
@@ -91,7 +124,8 @@ def stages_of(run: Run) -> list[tuple[str, str]]:
     is_over = run.state == RunState.FAILED or (run.job is not None and run.job.status in ("failed", "cancelled"))
     styles = ["done" if number < done else "" for number in range(len(STAGES))]
     if done < len(STAGES) and not is_over:
-        styles[done] = "current"
+        is_waiting = run.job is not None and run.job.status in (*WAITING, "paused")
+        styles[done] = "waiting" if is_waiting else "current"
     return list(zip(STAGES, styles, strict=True))
 
 

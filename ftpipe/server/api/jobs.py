@@ -12,7 +12,7 @@ from typing import Any
 from ftpipe.atomic_files import link_or_copy
 from ftpipe.catalog.base_models import is_hosted_base
 from ftpipe.grading.graders import models_of
-from ftpipe.records.job import METHODS_OF, TERMINAL_STATUSES
+from ftpipe.records.job import METHODS_OF, PAUSE_REQUESTED, TERMINAL_STATUSES
 from ftpipe.server.api.graders import grader_from_request
 from ftpipe.server.api.schemas import CreateJob, Hyperparameters, validate_body
 from ftpipe.server.api.serializers import serialize_checkpoint, serialize_event, serialize_job
@@ -191,7 +191,7 @@ class JobsApi:
             tx.events.append_message(job.id, "The job is paused")
         elif job.status == "running" and job.desired_state != "pause":
             tx.jobs.update(job.id, desired_state="pause", pause_reason="requested")
-            tx.events.append_message(job.id, "The job will pause at its next step")
+            tx.events.append_message(job.id, PAUSE_REQUESTED)
         tx.after_commit.append(self._wake)
         return serialize_job(self._find(request, tx))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from ftpipe.errors import FtpipeError, UsageError
 from ftpipe.pipeline.pipeline import Pipeline
+from ftpipe.records import Event as JobEvent
 from ftpipe.records import Run, RunState
 from ftpipe.registry.run_search import RunFilter, search_runs
 from ftpipe.reports.models import has_rewards, measures
@@ -25,6 +26,8 @@ from ftpipe.ui.streams import Event, Streams
 
 RUNS_PER_PAGE = 50
 EVENTS_SHOWN = 50
+OPEN_RUNS = 50
+"""Runs that are looked at for what a queued one waits for."""
 VALUES_PER_PAGE = 100
 MAX_COMPARED = 6
 """Runs in one chart."""
@@ -133,8 +136,14 @@ class RunChanges:
         positions = [curve.position for _, curve in curves]
         if positions != self._positions:
             self._positions = positions
-            groups = run_view.groups_of(curve for _, curve in curves)
-            yield Event.of_json("points", {group: run_view.chart_data(curves, group) for group in groups})
+            # a chart without values is not shown at all
+            groups = (
+                []
+                if not any(curve.columns for _, curve in curves)
+                else run_view.groups_of(curve for _, curve in curves)
+            )
+            if groups:
+                yield Event.of_json("points", {group: run_view.chart_data(curves, group) for group in groups})
         html = render_text(self._request, "runs/live.html.j2", **_run_values(self._request, run))
         if html != self._html:
             self._html = html
@@ -211,20 +220,28 @@ def _run_values(request: Request, run: Run) -> dict[str, Any]:
     curve = _curve(project, run)
     before = page_number(request, "before", minimum=0) or None
     compared = _runs(project, _compared(request))
-    events = project.registry.jobs.recent_events(run.job, limit=EVENTS_SHOWN + 1, before=before) if run.job else []
-    is_open = run_view.is_open(run)
+    events = _messages(project, run, EVENTS_SHOWN + 1, before)
+    latest = events if before is None else _messages(project, run, 1)
+    last_message = latest[0][1].message if latest else ""
+    is_open, is_starting = run_view.is_open(run), _is_starting(project, run)
     error = project.watcher.error(run.id) if is_open else None
     groups = run_view.groups_of([curve, *(one for _, one in _curves(project, compared))])
     return {
         "run": run,
         "name": run_view.name_of(run),
         "project": project,
-        "status": run_view.status_of(run),
+        "status": run_view.status_of(run, is_starting=is_starting),
+        "is_starting": is_starting,
+        "activity": _activity(project, run, curve, last_message),
+        "is_pausing": run_view.is_pausing(run, last_message),
         "stages": run_view.stages_of(run),
         "summary": run_view.summarize(curve),
         "groups": groups,
+        "has_values": bool(curve.columns) or bool(compared),
         # an open page shows the others as soon as there are values
-        "shown_groups": [*groups, *(one for one in run_view.GROUPS if one not in groups)] if is_open else groups,
+        "shown_groups": [*groups, *(one for one in run_view.GROUPS if one not in groups)]
+        if is_open or is_starting
+        else groups,
         "sentences": {group: run_view.chart_sentence(curve, group) for group in run_view.GROUPS},
         "remaining": run_view.remaining_text(run, time.time()),
         "hyperparameters": run_view.hyperparameter_rows(run),
@@ -244,6 +261,30 @@ def _run_values(request: Request, run: Run) -> dict[str, Any]:
         "commands": project.commands.recent(lambda words: run.id in words, limit=10),
         "evaluations": project.registry.evaluations.recent(run.model.id) if run.model else [],
     }
+
+
+def _messages(project: Project, run: Run, limit: int, before: int | None = None) -> list[tuple[int, JobEvent]]:
+    return project.registry.jobs.recent_events(run.job, limit=limit, before=before) if run.job else []
+
+
+def _activity(project: Project, run: Run, curve: Curve, last_message: str) -> str:
+    """What the run does or waits for, until it has a step, and when it pauses."""
+    if curve.columns and not run_view.is_pausing(run, last_message):
+        return ""
+    return run_view.activity_of(run, last_message, project.registry.runs.open(OPEN_RUNS))
+
+
+def _is_starting(project: Project, run: Run) -> bool:
+    """Whether a command of these pages is about to create the run's job."""
+    if run.job is not None or run.state not in (RunState.PREPARED, RunState.UPLOADED):
+        return False
+    data = project.folder / run.spec.data
+
+    def is_wanted(words: Sequence[str]) -> bool:
+        is_train = words[1:2] == ["train"] and any(project.folder / word == data for word in words[2:])
+        return is_train or (words[1:2] == ["resume"] and run.id in words)
+
+    return any(command.is_running for command in project.commands.recent(is_wanted, limit=10))
 
 
 def _row(project: Project, run: Run, deadline: float | None) -> RunRow:

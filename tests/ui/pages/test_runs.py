@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
 import pytest
 from starlette.testclient import TestClient
 
 from ftpipe.providers.provider import Provider
-from ftpipe.records import Checkpoint, TrainingMetrics
+from ftpipe.records import Checkpoint, Event, TrainingMetrics
+from ftpipe.records.job import PAUSE_REQUESTED
 from ftpipe.registry import Registry
 from ftpipe.registry.run_search import RunFilter, search_runs
 from ftpipe.ui.pages.runs import RunChanges
@@ -167,6 +170,67 @@ def test_run_without_job_can_be_continued(client: TestClient, registry: Registry
     text = client.get(f"/runs/{run.id}").text
     assert "not started" in text
     assert f'action="/runs/{run.id}/continue"' in text
+
+
+def test_run_that_is_being_started_is_not_continued(
+    client: TestClient, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = seeds.add_run(project.registry, seeds.run_of(state="prepared"))
+    lines = [f"ftpipe train --yes --provider local {run.spec.data}", "ftpipe train other.jsonl"]
+
+    def recent(is_wanted: Callable[[Sequence[str]], bool], *, limit: int) -> list[SimpleNamespace]:
+        found = [line for line in lines[:limit] if is_wanted(line.split())]
+        return [SimpleNamespace(is_running=True, error=None, title="x") for _ in found]
+
+    monkeypatch.setattr(project.commands, "recent", recent)
+    text = client.get(f"/runs/{run.id}").text
+    assert ">starting<" in text
+    assert "/continue" not in text
+    del lines[0]
+    assert "/continue" in client.get(f"/runs/{run.id}").text
+
+
+def test_run_without_a_step_says_what_it_does_and_has_no_chart(client: TestClient, project: Project) -> None:
+    run = seeds.add_run(project.registry, seeds.run_of(), seeds.job_of(seeds.run_of()), steps=0)
+    text = client.get(f"/runs/{run.id}").text
+    assert "<b>Training started</b>" in text
+    assert re.findall(r'<figure class="chart"( hidden)?>', text) == [" hidden"] * text.count("<figure")
+    changes = RunChanges(FakeRequest(client, project), project, run.id, compare=[])  # type: ignore[arg-type]
+    assert [event.name for event in changes.events()] == [""]
+    assert run.job is not None
+    project.registry.jobs.save_events(run.job, [seeds.metric_event(1)])
+    text = client.get(f"/runs/{run.id}").text
+    assert "<b>Training started</b>" not in text
+    assert '<figure class="chart">' in text
+    assert [event.name for event in changes.events()] == ["points", ""]
+
+
+def test_queued_run_says_what_it_waits_for(client: TestClient, registry: Registry) -> None:
+    seeds.add_run(registry, seeds.run_of(1), seeds.job_of(seeds.run_of(1)), steps=1)
+    seeds.add_run(registry, seeds.run_of(2), seeds.job_of(seeds.run_of(2), "queued"), steps=0)
+    run = seeds.add_run(registry, seeds.run_of(3), seeds.job_of(seeds.run_of(3), "queued"), steps=0)
+    text = client.get(f"/runs/{run.id}").text
+    assert "It waits for support-1, which trains now. Of the runs that wait, 1 began earlier." in text
+    assert "Time left" not in text
+    assert '<li class="waiting" aria-current="step">training' in text
+
+
+def test_pause_is_seen_at_once(client: TestClient, registry: Registry) -> None:
+    run = seeds.add_run(registry, seeds.run_of(), seeds.job_of(seeds.run_of()), steps=3)
+    assert f'action="/runs/{run.id}/pause"' in client.get(f"/runs/{run.id}").text
+    assert run.job is not None
+    event = Event(id="ftevent-pause", created_at=seeds.STARTED + 9, level="info", message=PAUSE_REQUESTED)
+    registry.jobs.save_events(run.job, [event, seeds.metric_event(4)])
+    text = client.get(f"/runs/{run.id}").text
+    assert f"<b>{PAUSE_REQUESTED}</b>" in text
+    assert ">pausing<" in text
+    assert f'action="/runs/{run.id}/pause"' not in text
+    paused = run.job.model_copy(update={"status": "paused"})
+    registry.jobs.save(paused, run_id=run.id)
+    text = client.get(f"/runs/{run.id}").text
+    assert "Time left" not in text
+    assert f"<b>{PAUSE_REQUESTED}</b>" not in text
+    assert f'action="/runs/{run.id}/resume"' in text
 
 
 def test_run_that_failed_says_why(client: TestClient, registry: Registry) -> None:
