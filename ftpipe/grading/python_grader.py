@@ -6,6 +6,7 @@ number; an exception, or something that is no number, is an error and counts as 
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -24,8 +25,10 @@ from typing import IO, Any, cast
 from ftpipe.errors import FtpipeError
 from ftpipe.grading import sandboxed_python
 
+MAX_LOAD_SECONDS = 60.0
+"""How long a source may take to be loaded, with the packages that it imports."""
 MAX_SECONDS = 10.0
-"""How long a grader may take for one answer, and to be loaded."""
+"""How long a grader may take for one answer."""
 MAX_CPU_SECONDS = 600
 """Of processor time for all answers of one step; the process ends with it, and another one continues."""
 MAX_MEMORY_BYTES = 2 * 1024**3
@@ -146,12 +149,12 @@ def _replies(process: subprocess.Popen[bytes], check_cancelled: Callable[[], Non
     handle, buffer = cast("IO[bytes]", process.stdout).fileno(), b""
     with selectors.DefaultSelector() as selector:
         selector.register(handle, selectors.EVENT_READ)
-        while True:
-            deadline = time.monotonic() + MAX_SECONDS
+        for max_seconds in itertools.chain([MAX_LOAD_SECONDS], itertools.repeat(MAX_SECONDS)):
+            deadline = time.monotonic() + max_seconds
             while b"\n" not in buffer:
                 check_cancelled()
                 if time.monotonic() > deadline:
-                    yield {"ended": f"it took longer than {MAX_SECONDS:g} seconds"}
+                    yield {"ended": f"it took longer than {max_seconds:g} seconds"}
                     return
                 if not selector.select(POLL_SECONDS):
                     continue

@@ -144,11 +144,12 @@ def test_function_reaches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (after.st_mode, after.st_mtime_ns, after.st_size) == (before.st_mode, before.st_mtime_ns, before.st_size)
 
 
+@pytest.mark.slow
 def test_function_that_hangs_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """The answers after it are graded by another process; after three of them nothing is tried any more."""
-    monkeypatch.setattr(python_grader, "MAX_SECONDS", 0.5)
+    monkeypatch.setattr(python_grader, "MAX_SECONDS", 3.0)
     hang = "\n    while item['hangs']:\n        pass\n    return 1"
-    late = PythonResult(error="it took longer than 0.5 seconds")
+    late = PythonResult(error="it took longer than 3 seconds")
     assert grade(hang, {"hangs": False}, {"hangs": True}, {"hangs": False}) == [
         PythonResult(1.0),
         late,
@@ -156,7 +157,14 @@ def test_function_that_hangs_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> No
     ]
     started = time.monotonic()
     assert grade(hang, *[{"hangs": True}] * 40) == [late] * 40
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 100
+
+
+def test_source_that_hangs_while_it_is_loaded_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has its own time, because packages are imported."""
+    monkeypatch.setattr(python_grader, "MAX_LOAD_SECONDS", 0.2)
+    with pytest.raises(SandboxError, match=r"it took longer than 0\.2 seconds"):
+        run_python("while True: pass", [])
 
 
 @pytest.mark.parametrize(
@@ -183,16 +191,18 @@ def test_source_that_cannot_be_loaded_is_refused(source: str, message: str) -> N
 
 def test_cancelled_grading_leaves_no_process() -> None:
     """An error of the callback ends the waiting and the process."""
+    before = set(psutil.Process().children())
 
     def cancel() -> None:
-        if psutil.Process().children():
+        if set(psutil.Process().children()) - before:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
         run_python(f"{DEF}\n    while True: pass", [{"sample": {}, "item": {}}], cancel)
-    assert psutil.Process().children() == []
+    assert set(psutil.Process().children()) <= before
 
 
+@pytest.mark.slow
 def test_process_ends_with_a_killed_parent() -> None:
     """A trainer that is killed leaves no code running."""
     source = f"{DEF}while True: pass"
@@ -206,6 +216,7 @@ def test_process_ends_with_a_killed_parent() -> None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         parent.kill()
+    deadline = time.monotonic() + 60
     while children[0].is_running() and children[0].status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.01)
