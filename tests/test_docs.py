@@ -29,6 +29,7 @@ FOREIGN_OPTIONS = {"--strict", "--config-file", "--check", "--help", "--version"
 """Options of other programs that every page may name."""
 PAGES_OTHER_PROGRAMS = {
     "clients.md": {"--apply", "--install", "--key", "--model"},
+    "performance.md": {"--rows"},
     "train-local.md": {"--enable-lora", "--jinja", "--quantize"},
     "serve.md": {"--max-lora-rank", "--max-loras", "--max-cpu-loras"},
 }
