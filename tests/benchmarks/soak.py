@@ -1,6 +1,6 @@
 """Honest and hostile clients on one server for some time: how long honest chats take, and whether anything is lost.
 
-Usage: ``python -m tests.benchmarks.soak [--minutes 20] [--base FOLDER]``
+Usage: ``python -m tests.benchmarks.soak [--minutes 20] [--base FOLDER] [--pause 0.5]``
 
 The server is the real one, on loopback. Without ``--base``, its base model has some thousand parameters: a token then
 takes about a millisecond, and what the server does besides the model weighs most. First the honest clients are alone,
@@ -237,10 +237,16 @@ class HostileClient:
 
 
 class Soak:
-    """Runs the clients and keeps the figures."""
+    """Runs the clients and keeps the figures.
 
-    def __init__(self, server: Server) -> None:
+    Args:
+        server: The server.
+        pause_seconds: Of an honest client after each answer.
+    """
+
+    def __init__(self, server: Server, *, pause_seconds: float) -> None:
         self.server = server
+        self.pause_seconds = pause_seconds
         self.stop = threading.Event()
         self.has_stalled = threading.Event()
         self.is_under_attack = False
@@ -289,7 +295,7 @@ class Soak:
 
     def be_honest(self) -> None:
         """Chat again and again; a chat without an answer ends the soak."""
-        while not self.stop.wait(HONEST_PAUSE_SECONDS):
+        while not self.stop.wait(self.pause_seconds):
             if not self.chat():
                 self.has_stalled.set()
                 return
@@ -375,11 +381,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--base", type=Path, metavar="FOLDER", help="a base model, for example the default one")
+    parser.add_argument("--pause", type=float, default=HONEST_PAUSE_SECONDS, help="of honest clients, in seconds")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder), base=arguments.base)
         try:
-            soak = Soak(server)
+            soak = Soak(server, pause_seconds=arguments.pause)
             soak.run(arguments.minutes * 60)
             for line in soak.report():
                 sys.stdout.write(f"{line}\n")
