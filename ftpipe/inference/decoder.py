@@ -7,17 +7,15 @@ common beginnings of prompts are computed once.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
-from itertools import groupby
-from operator import itemgetter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from ftpipe.inference.batch_model import MAX_ADAPTERS, BatchModel, BatchSequence, Precision
+from ftpipe.inference.batch_model import BatchModel, BatchSequence, Precision
 from ftpipe.inference.decoder_weights import DecoderLayer, DecoderWeights, pack_weights
 from ftpipe.inference.key_value_slots import KeyValueShape, KeyValueSlots
-from ftpipe.inference.lora_weights import LoraRows, PackedLora, UnsupportedAdapterError, read_lora
+from ftpipe.inference.lora_stack import LoraAdapters, LoraRows
+from ftpipe.inference.lora_weights import UnsupportedAdapterError
 from ftpipe.inference.prefix_cache import PREFIX_BLOCK_TOKENS, PrefixCache
 from ftpipe.inference.slot_attention import DecodeAttention, HeadCounts, PromptAttention
 from ftpipe.modeling.key_value_sizes import MAX_KEY_VALUE_BYTES
@@ -69,7 +67,7 @@ class Decoder:
         self.vocabulary_size = weights.vocabulary_size
         self.slots = KeyValueSlots(shape, max_key_value_bytes)
         self.prefixes = PrefixCache(max_prefix_bytes)
-        self._adapters: OrderedDict[Path, PackedLora] = OrderedDict()
+        self._adapters = LoraAdapters(weights.fused_outputs, len(weights.layers), self._dtype, self._device)
         self._load_other = load_other
         self._other: BatchModel | None = None
         self._others: set[BatchSequence] = set()
@@ -94,7 +92,7 @@ class Decoder:
         """See ``BatchModel``."""
         try:
             if adapter is not None:
-                self._load_adapter(adapter)
+                self._adapters.load(adapter)
         except UnsupportedAdapterError:
             sequence = self._get_other().open_sequence(
                 adapter, prompt, max_length, needs_prompt_logits=needs_prompt_logits
@@ -153,7 +151,7 @@ class Decoder:
         counts = [len(part) for part in parts]
         ids = [id_ for part in parts for id_ in part]
         positions = [sequence.length + i for sequence, count in zip(leaders, counts, strict=True) for i in range(count)]
-        adapters = self._lora_rows([sequence.adapter for sequence in leaders], counts)
+        adapters = self._adapters.rows([one.adapter for one in leaders], counts, padded_rows(sum(counts)))
         attention = PromptAttention(self.slots, leaders, counts, self._heads)
         hidden = self._compute(ids, positions, adapters, attention.attend)
         needed: list[torch.Tensor] = []
@@ -203,7 +201,8 @@ class Decoder:
         ordered = [sequences[index] for index in order]
         attention = DecodeAttention(self.slots, ordered, self._heads)
         positions = [sequence.length for sequence in ordered]
-        adapters = self._lora_rows([sequence.adapter for sequence in ordered], [1] * len(ordered))
+        counts = [1] * len(ordered)
+        adapters = self._adapters.rows([one.adapter for one in ordered], counts, padded_rows(len(ordered)))
         hidden = self._compute([tokens[index] for index in order], positions, adapters, attention.attend)
         for sequence in ordered:
             sequence.length += 1
@@ -256,29 +255,6 @@ class Decoder:
     def _norm(self, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         variance = rows.pow(2).mean(-1, keepdim=True)
         return rows * (variance + self._weights.epsilon).rsqrt() * weight
-
-    def _load_adapter(self, adapter: Path, needed: Collection[Path | None] = ()) -> PackedLora:
-        """Load it if it is not loaded; others are dropped for it, except for those that are needed, too."""
-        if adapter not in self._adapters:
-            pairs = read_lora(adapter, self._weights.fused_outputs, len(self._weights.layers))
-            self._adapters[adapter] = PackedLora(pairs, self._dtype, self._device)
-        self._adapters.move_to_end(adapter)
-        for other in [path for path in self._adapters if path not in needed and path != adapter]:
-            if len(self._adapters) <= MAX_ADAPTERS:
-                break
-            del self._adapters[other]
-        return self._adapters[adapter]
-
-    def _lora_rows(self, adapters: Sequence[Path | None], counts: Sequence[int]) -> LoraRows:
-        """Which adapter the rows of sequences have, those of an adapter side by side."""
-        parts: list[tuple[PackedLora, int, int]] = []
-        start = 0
-        for adapter, members in groupby(zip(adapters, counts, strict=True), key=itemgetter(0)):
-            end = start + sum(count for _, count in members)
-            if adapter is not None:
-                parts.append((self._load_adapter(adapter, adapters), start, end))
-            start = end
-        return LoraRows(tuple(parts))
 
     def _get_other(self) -> BatchModel:
         if self._other is None:

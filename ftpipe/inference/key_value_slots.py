@@ -7,6 +7,8 @@ twice that while a pool grows.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +19,22 @@ if TYPE_CHECKING:
     import torch
 
     from ftpipe.inference.batch_model import BatchSequence
+
+TENSOR_ALIGNMENT = 64
+"""Bytes; as torch's own tensors, so that operators compute them in the same way."""
+ATTENTION_MULTIPLE = 64
+MAX_FINE_TOKENS = 256
+
+
+def attention_tokens(length: int) -> int:
+    """Positions that attention covers for a sequence of a length: 64, 128, 192, 256, 384, 512, 768, 1,024 and so on.
+
+    It is the same whatever other sequences are there: more masked positions would change the last digits.
+    """
+    if length <= MAX_FINE_TOKENS:
+        return -(-length // ATTENTION_MULTIPLE) * ATTENTION_MULTIPLE
+    power = 1 << (length - 1).bit_length()
+    return power * 3 // 4 if length <= power * 3 // 4 else power
 
 
 @dataclass(frozen=True)
@@ -74,6 +92,25 @@ class SlotPool:
             if self.sequences[index] in first:
                 self.swap(free.pop(), index)
 
+    def arrange(self, sequences: Sequence[BatchSequence]) -> list[tuple[int, int]]:
+        """Give these sequences the first slots, those with as much to cover in attention side by side.
+
+        Returns:
+            What attention covers, and the number of sequences for which it does.
+        """
+        self.move_to_front(sequences)
+        front = self.sequences[: len(sequences)]
+        wanted = sorted(_covered(sequence) for sequence in front)
+        for left, covered in enumerate(wanted):
+            if _covered(self.sequences[left]) != covered:
+                right = next(
+                    index
+                    for index in range(left + 1, len(wanted))
+                    if _covered(self.sequences[index]) == covered != wanted[index]
+                )
+                self.swap(left, right)
+        return sorted(Counter(wanted).items())
+
     def swap(self, left: int, right: int, *, both: bool = True) -> None:
         """Exchange two slots; unless ``both``, the content of the left one is lost."""
         if left == right:
@@ -89,8 +126,8 @@ class SlotPool:
     def _resize(self, slots: int) -> None:
         old = self.tensor
         self.tensor = self._allocate(slots)
-        used = len(self.sequences)
-        self.tensor[:, :, :used] = old[:, :, :used]
+        used, longest = len(self.sequences), max((sequence.length for sequence in self.sequences), default=0)
+        self.tensor[:, :, :used, :, :longest] = old[:, :, :used, :, :longest]
 
     def _allocate(self, slots: int) -> torch.Tensor:
         import torch
@@ -100,7 +137,35 @@ class SlotPool:
         # a tensor that is made in inference mode, as when a sequence grows, could not be changed outside of it later
         with torch.inference_mode(mode=False):
             # zeros: what is masked in attention must be finite
-            return torch.zeros(sizes, dtype=shape.dtype, device=shape.device)
+            if shape.device.type != "cpu":
+                return torch.zeros(sizes, dtype=shape.dtype, device=shape.device)
+            return _lazy_zeros(sizes, shape.dtype)
+
+
+def _lazy_zeros(sizes: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Zeros whose memory the system provides when it is used: torch would write all of them at once."""
+    import numpy as np
+    import torch
+
+    size = math.prod(sizes) * dtype.itemsize
+    memory = torch.from_numpy(np.zeros(size + TENSOR_ALIGNMENT, np.uint8))
+    start = -memory.data_ptr() % TENSOR_ALIGNMENT
+    return memory[start : start + size].view(dtype).view(sizes)
+
+
+@dataclass(frozen=True)
+class SlotGroup:
+    """Sequences in neighbouring slots of a pool, from ``start`` on, of which attention covers as many positions."""
+
+    pool: SlotPool
+    start: int
+    sequences: list[BatchSequence]
+    covered: int
+
+
+def _covered(sequence: BatchSequence) -> int:
+    """With one more token."""
+    return attention_tokens(sequence.length + 1)
 
 
 class KeyValueSlots:
@@ -151,15 +216,17 @@ class KeyValueSlots:
         pool = self._pool_of[sequence]
         return pool, pool.sequences.index(sequence)
 
-    def groups(self, sequences: Sequence[BatchSequence]) -> Iterator[tuple[SlotPool, list[BatchSequence]]]:
-        """Sequences by their pools, in whose first slots they are from now on; each has room for one more token."""
+    def groups(self, sequences: Sequence[BatchSequence]) -> Iterator[SlotGroup]:
+        """Sequences by what attention covers; each has room for one more token."""
         by_pool: dict[SlotPool, list[BatchSequence]] = {}
         for sequence in sequences:
             self._grow(sequence)
             by_pool.setdefault(self._pool_of[sequence], []).append(sequence)
         for pool, members in by_pool.items():
-            pool.move_to_front(members)
-            yield pool, pool.sequences[: len(members)]
+            start = 0
+            for covered, count in pool.arrange(members):
+                yield SlotGroup(pool, start, pool.sequences[start : start + count], covered)
+                start += count
 
     def _grow(self, sequence: BatchSequence) -> None:
         old = self._pool_of[sequence]

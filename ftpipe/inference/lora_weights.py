@@ -1,4 +1,4 @@
-"""LoRA adapters in the layout of the fused layers of ``Decoder``, for rows that have different adapters."""
+"""Read LoRA adapters in the layout of the fused layers of ``Decoder``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftpipe.inference.batch_model import Precision
-from ftpipe.inference.packed_linear import pack_linear
 from ftpipe.modeling.loading import check_adapter
 
 if TYPE_CHECKING:
@@ -48,7 +46,7 @@ LayerKey = tuple[int, str]
 
 
 class UnsupportedAdapterError(Exception):
-    """An adapter that is more than two matrices for some linear layers."""
+    """An adapter that is more than two matrices of numbers for some linear layers."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,11 @@ class LoraPair:
 
     down: torch.Tensor
     up: torch.Tensor
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether no weight is infinite or not a number."""
+        return bool(self.down.isfinite().all() and self.up.isfinite().all())
 
 
 def read_lora(adapter: Path, outputs: Mapping[str, tuple[int, ...]], layers: int) -> dict[LayerKey, LoraPair]:
@@ -86,6 +89,8 @@ def read_lora(adapter: Path, outputs: Mapping[str, tuple[int, ...]], layers: int
             pair = _fused_pair(tensors, modules, outputs[name], config)
             if pair is not None:
                 pairs[layer, name] = pair
+    if not all(pair.is_finite for pair in pairs.values()):  # it would spoil the answers that are computed with it
+        raise UnsupportedAdapterError("the adapter has weights that are not numbers")
     if tensors or not pairs:
         message = f"the adapter has weights of {next(iter(tensors), 'no layer')}"
         raise UnsupportedAdapterError(message)
@@ -123,56 +128,3 @@ def _fused_pair(
             ups.append(fused)
         start += count
     return LoraPair(torch.cat(downs), torch.cat(ups, 1)) if downs else None
-
-
-class PackedLora:
-    """An adapter's matrices in the layout of the processor.
-
-    Each adapter is computed by itself, for its own rows: as one product with the matrices of all, an answer would
-    depend on which other adapters are in the batch, as the order of a sum depends on the number of columns.
-
-    Args:
-        pairs: Its matrices.
-        dtype: Of the products: bfloat16 or float32.
-        device: Of the base model.
-    """
-
-    def __init__(self, pairs: Mapping[LayerKey, LoraPair], dtype: torch.dtype, device: torch.device) -> None:
-        precision: Precision = "bfloat16" if dtype.itemsize == 2 else "float32"
-        self._layers = {
-            key: (
-                pack_linear(pair.down.to(device), None, precision),
-                pack_linear(pair.up.to(device), None, precision),
-            )
-            for key, pair in pairs.items()
-        }
-
-    def has_layer(self, key: LayerKey) -> bool:
-        """Whether it changes a fused layer."""
-        return key in self._layers
-
-    def add_to(self, output: torch.Tensor, inputs: torch.Tensor, key: LayerKey) -> None:
-        """Add what it says for the inputs of a fused layer to the layer's output, a row for each input."""
-        down, up = self._layers[key]
-        output.add_(up(down(inputs)))
-
-
-@dataclass(frozen=True)
-class LoraRows:
-    """The adapters of a batch of rows, each for neighbouring rows.
-
-    Attributes:
-        parts: Adapter, first row, and the row behind the last one.
-    """
-
-    parts: tuple[tuple[PackedLora, int, int], ...]
-
-    def add_to(self, output: torch.Tensor, inputs: torch.Tensor, key: LayerKey) -> torch.Tensor:
-        """The output of a fused layer, in float32, with what the rows' adapters add."""
-        parts = [part for part in self.parts if part[0].has_layer(key)]
-        if not parts:
-            return output
-        output = output.float()
-        for lora, start, end in parts:
-            lora.add_to(output[start:end], inputs[start:end], key)
-        return output

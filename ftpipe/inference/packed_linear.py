@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 PackedLinear: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 """Maps activations of any type, a row each, to bfloat16 if that is its precision, else to float32."""
 
+PackedLinearAdd: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]"
+"""Adds a linear layer of the first argument to the second one, which may be changed."""
+
 
 def pack_linear(weight: torch.Tensor, bias: torch.Tensor | None, precision: Precision) -> PackedLinear:
     """A linear layer with its weights in the layout of the processor.
@@ -31,6 +34,28 @@ def pack_linear(weight: torch.Tensor, bias: torch.Tensor | None, precision: Prec
     if precision == "int8" and weight.device.type == "cpu":
         return _pack_int8(weight, bias)
     return _pack_float(weight, bias, precision)
+
+
+def pack_linear_add(weight: torch.Tensor, precision: Precision) -> PackedLinearAdd:
+    """A linear layer whose result is added to something; one operator if that has the precision of the products."""
+    import torch
+
+    dtype = _float_type(precision)
+    weight = weight.detach().to(dtype).contiguous()
+    packed = _reorder(weight)
+    if packed is None:
+        return lambda rows, others: others.add_(torch.nn.functional.linear(rows.to(dtype), weight))
+    multiply, multiply_add = torch.ops.mkldnn._linear_pointwise.default, torch.ops.mkldnn._linear_pointwise.binary
+
+    def add(rows: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        if rows.shape[0] == 1:  # see _pack_float
+            return add(rows.expand(2, -1), others.repeat(2, 1))[:1]
+        if others.dtype != rows.dtype:
+            return others.add_(multiply(rows, packed, None, "none", [], ""))
+        result: torch.Tensor = multiply_add(rows, others, packed, None, "add")
+        return result
+
+    return add
 
 
 def has_int8_kernels() -> bool:
@@ -47,25 +72,40 @@ def _pack_float(weight: torch.Tensor, bias: torch.Tensor | None, precision: Prec
 
 
 def _pack_float_rows(weight: torch.Tensor, bias: torch.Tensor | None, precision: Precision) -> PackedLinear:
-    """The layout of oneDNN needs no reordering at each call: 11 ms instead of 18 for the layers of SmolLM2-135M.
-
-    That is in bfloat16 for one row; for 16 rows it is 15 instead of 26 (2026-11-29).
-    """
     import torch
-    from torch.nn import functional
 
-    dtype = torch.float32 if precision == "float32" else torch.bfloat16
+    dtype = _float_type(precision)
     weight = weight.detach().to(dtype).contiguous()
     bias = None if bias is None else bias.detach().to(dtype)
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return lambda rows: functional.linear(rows.to(dtype), weight, bias)
-    try:
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-        linear = torch.ops.mkldnn._linear_pointwise.default
-        linear(weight[:1], packed, bias, "none", [], "")
-    except (AttributeError, RuntimeError):  # a torch without these operators, or a processor without bfloat16
-        return lambda rows: functional.linear(rows.to(dtype), weight, bias)
+    packed = _reorder(weight)
+    if packed is None:
+        return lambda rows: torch.nn.functional.linear(rows.to(dtype), weight, bias)
+    linear = torch.ops.mkldnn._linear_pointwise.default
     return lambda rows: linear(rows.to(dtype), packed, bias, "none", [], "")
+
+
+def _float_type(precision: Precision) -> torch.dtype:
+    import torch
+
+    return torch.float32 if precision == "float32" else torch.bfloat16
+
+
+def _reorder(weight: torch.Tensor) -> torch.Tensor | None:
+    """Weights in the layout of oneDNN; ``None`` if torch or the processor has no products for it.
+
+    They need no reordering at each call: 11 ms instead of 18 for the layers of SmolLM2-135M. That is in bfloat16 for
+    one row; for 16 rows it is 15 instead of 26 (2026-11-29).
+    """
+    import torch
+
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return None
+    try:
+        packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        torch.ops.mkldnn._linear_pointwise.default(weight[:1], packed, None, "none", [], "")
+    except (AttributeError, RuntimeError):  # a torch without these operators, or a processor without bfloat16
+        return None
+    return packed
 
 
 def _pack_int8(weight: torch.Tensor, bias: torch.Tensor | None) -> PackedLinear:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
-from ftpipe.inference.batch_model import BatchModel, BatchSequence
+from ftpipe.inference.batch_model import PREFILL_CHUNK_TOKENS, BatchModel, BatchSequence
 from ftpipe.inference.fair_share import Account, DecodeTimes, FairShare, TimeAllowance, weighted
 from ftpipe.inference.generation import Generation
 
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
     import torch
 
 MAX_CHUNKS_PER_STEP = 8
-"""Chunks of prompts that are computed between two tokens of the answers, so that long prompts do not stop others."""
+MAX_PROMPT_TOKENS_PER_STEP = MAX_CHUNKS_PER_STEP * PREFILL_CHUNK_TOKENS
+"""Of prompts that are computed between two tokens of the answers, so that long prompts do not stop others."""
+PROMPT_TOKENS_PER_CALL = 2 * PREFILL_CHUNK_TOKENS
+"""Of several prompts that are computed at once: with more, they take as long, and the first of them waits for the last.
+"""
 BATCH_STEP_INTERVAL = 4
 """While somebody waits for an answer, work that can wait takes part in at most each fourth step."""
 MAX_SLOWDOWN = 0.25
@@ -106,7 +111,7 @@ class Scheduler:
     def _step_without_heavy(self, light: list[Generation]) -> None:
         new, answering = _split(light)
         started = self._clock()
-        self._prefill(self._select(new, MAX_CHUNKS_PER_STEP), is_alone=not answering)
+        self._prefill(new, is_alone=not answering)
         self._decode(self._select(answering, self._decode_size))
         self._allowance.earn(self._clock() - started)
 
@@ -121,7 +126,7 @@ class Scheduler:
         new, answering = _split(light)
         heavy_new, heavy_answering = _split(heavy)
         started = self._clock()
-        self._prefill(self._select(new, MAX_CHUNKS_PER_STEP), is_alone=False)
+        self._prefill(new, is_alone=False)
         heavy_started = self._clock()
         self._prefill(self._select(heavy_new, 1), is_alone=False)
         decode_started = self._clock()
@@ -199,25 +204,46 @@ class Scheduler:
 
     def _select(self, candidates: Sequence[Generation], limit: int) -> list[Generation]:
         """As many as a step can have: of the account that used least, and of an account the one that waited longest."""
-        if len(candidates) <= limit:
-            return list(candidates)
+        return list(candidates if len(candidates) <= limit else islice(self._in_turn(candidates), limit))
+
+    def _in_turn(self, candidates: Sequence[Generation]) -> Iterator[Generation]:
         by_account: dict[Account, deque[Generation]] = {}
         for generation in sorted(candidates, key=lambda candidate: candidate.last_step):
             by_account.setdefault(generation.account, deque()).append(generation)
         used = {account: self._share.used(account) for account in by_account}
-        selected: list[Generation] = []
-        while len(selected) < limit:
+        while by_account:
             account = min(by_account, key=used.__getitem__)
-            selected.append(by_account[account].popleft())
+            yield by_account[account].popleft()
             used[account] += weighted(account, self._seconds_per_token)
             if not by_account[account]:
                 del by_account[account]
-        return selected
 
     def _prefill(self, generations: list[Generation], *, is_alone: bool) -> None:
-        """Compute the next chunk of prompts, or more of them if nobody waits for the next token of an answer."""
-        chunks = MAX_CHUNKS_PER_STEP // max(1, len(generations)) if is_alone else 1
-        self._compute(generations, partial(self._model.prefill, chunks=chunks))
+        """Compute the next chunk of prompts, or more of them if nobody waits for the next token of an answer.
+
+        A few prompts at a time, so that the first answers begin before all prompts are computed.
+        """
+        chunks = max(1, MAX_CHUNKS_PER_STEP // max(1, len(generations))) if is_alone else 1
+        budget = MAX_PROMPT_TOKENS_PER_STEP
+        tokens = sum(len(_sequence(generation).next_tokens(chunks)) for generation in generations)
+        pending = deque(generations if tokens <= budget else self._in_turn(generations))
+        while pending and budget > 0:
+            group = _next_prompts(pending, chunks, budget)
+            before = [_computed_tokens(generation) for generation in group]
+            self._compute(group, partial(self._model.prefill, chunks=chunks))
+            computed = [_computed_tokens(one) - count for one, count in zip(group, before, strict=True)]
+            if not any(computed):
+                return
+            budget -= sum(computed)
+            # those that begin like another one of the group wait for it, and take its keys and values
+            pending += [one for one, count in zip(group, computed, strict=True) if not count and one in self._running]
+            if is_alone:
+                pending.extendleft(
+                    one for one, count in zip(group, computed, strict=True) if count and self._is_new(one)
+                )
+
+    def _is_new(self, generation: Generation) -> bool:
+        return generation in self._running and not _sequence(generation).is_prefilled
 
     def _decode(self, generations: list[Generation]) -> None:
         def decode(sequences: Sequence[BatchSequence]) -> torch.Tensor:
@@ -299,6 +325,24 @@ def _interactive(generations: Sequence[Generation]) -> list[Generation]:
     return [generation for generation in generations if generation.request.priority == "interactive"]
 
 
+def _next_prompts(pending: deque[Generation], chunks: int, budget: int) -> list[Generation]:
+    """Take the first ones, up to a number of tokens; at least one."""
+    group: list[Generation] = []
+    tokens = 0
+    while pending:
+        count = len(_sequence(pending[0]).next_tokens(chunks))
+        if group and tokens + count > min(budget, PROMPT_TOKENS_PER_CALL):
+            break
+        group.append(pending.popleft())
+        tokens += count
+    return group
+
+
+def _computed_tokens(generation: Generation) -> int:
+    sequence = _sequence(generation)
+    return sequence.length - sequence.cached_tokens
+
+
 def _split(generations: list[Generation]) -> tuple[list[Generation], list[Generation]]:
     """Those whose prompt is not computed yet, and the others."""
     new = [generation for generation in generations if not _sequence(generation).is_prefilled]
@@ -313,5 +357,8 @@ def _sequence(generation: Generation) -> BatchSequence:
 
 
 def _most_probable(rows: Sequence[torch.Tensor | None] | torch.Tensor) -> Sequence[int | None]:
-    """The most probable token of each row of a matrix, all at once."""
-    return [None] * len(rows) if isinstance(rows, Sequence) else rows.argmax(-1).tolist()
+    """The most probable token of each row of a matrix, all at once.
+
+    With numpy: 16 rows of 49,152 logits take 0.05 ms, with torch 0.66 (one core, 2026-11-29).
+    """
+    return [None] * len(rows) if isinstance(rows, Sequence) else rows.numpy().argmax(-1).tolist()

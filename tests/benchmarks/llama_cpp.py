@@ -109,6 +109,7 @@ class LlamaServer:
         request = {
             "messages": messages,
             "max_tokens": max_tokens,
+            "ignore_eos": True,
             "temperature": 0.0,
             "stream": True,
             "stream_options": {"include_usage": True},

@@ -2,16 +2,19 @@
 
 Usage: ``python -m tests.benchmarks.serving [--base FOLDER] [--clients 1,4,16,32] [--adapters 0,1,4] [--short]``
 
-Each client sends one chat and gets 40 tokens, prompt included in the time. ``one by one`` computes each sequence by
-itself, as the endpoint did before batches; ``generate`` is transformers' own, for a whole batch that begins and ends
-together, without adapters; llama.cpp is there if the packages ``xllamacpp`` and ``gguf`` are. Then the first token of
-clients with a system prompt that nobody has sent before, the memory of the process over many short chats, and how soon
-a client is answered after 200 others have left. ``--short`` takes less than six minutes on two CPU cores.
+Each client sends one chat, all in the same instant, and gets 40 tokens, whatever the model would end with; the prompt
+is included in the time. ``one by one`` computes each sequence by itself, as the endpoint did before batches;
+``generate`` is transformers' own, for a whole batch that begins and ends together, without adapters; llama.cpp is there
+if the packages ``xllamacpp`` and ``gguf`` are. Then clients that send their next chat when they have their answer, of
+another length each time, as users do; the first token of clients with a system prompt that nobody has sent before; the
+memory of the process over many short chats; and how soon a client is answered after 200 others have left. ``--short``
+takes less than six minutes on two CPU cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import tempfile
 import threading
@@ -27,6 +30,7 @@ import psutil
 
 from ftpipe.inference.decoder_weights import is_supported
 from ftpipe.inference.engine import Engine
+from ftpipe.inference.generation import Generation
 from ftpipe.inference.request import GenerationRequest
 from ftpipe.modeling.base_models import DEFAULT_BASE, resolve_base
 from ftpipe.modeling.device import select_device
@@ -37,6 +41,9 @@ from tests.benchmarks import llama_cpp
 from tests.inference.batch_models import make_adapter
 
 TOKENS = 40
+LENGTHS = (20, 60)
+"""Fewest and most tokens of clients that send one chat after the other."""
+LOOP_SECONDS = 12.0
 SYSTEM = "You route tickets of an online shop. Answer with the right team, the urgency, and one sentence that says why."
 LONG_SYSTEM = " ".join(f"Rule {number}: tickets about product {number} go to team {number % 7}." for number in range(9))
 KINDS = ("one by one", "float32", "bfloat16", "int8")
@@ -61,8 +68,11 @@ def request_of(number: int, system: str = SYSTEM, **changes: Any) -> GenerationR
 
 @contextmanager
 def engine_of(kind: str, models: Path) -> Iterator[Engine]:
-    """An engine of one kind."""
-    with patch("ftpipe.inference.engine.is_supported", lambda model: kind != "one by one" and is_supported(model)):
+    """An engine of one kind, whose answers have all the tokens that they may have."""
+    with (
+        patch("ftpipe.inference.engine.is_supported", lambda model: kind != "one by one" and is_supported(model)),
+        patch("ftpipe.inference.engine.Generation", lambda **values: Generation(**{**values, "stop_token_ids": set()})),
+    ):
         engine = Engine(models_dir=models, precision=None if kind == "one by one" else kind)  # type: ignore[arg-type]
         try:
             yield engine
@@ -76,7 +86,7 @@ def chat_of(engine: Engine, base: Path, adapters: list[Path | None], **changes: 
     def chat(number: int) -> tuple[int, float]:
         begun = time.perf_counter()
         first, tokens = 0.0, 0
-        request = request_of(number, **{"logprobs": 0, **changes})  # with them, there is a piece for each token
+        request = request_of(number, **changes)
         adapter = adapters[number % len(adapters)]
         for delta in engine.generate(base=str(base), adapter=adapter, request=request):
             first = first or time.perf_counter() - begun
@@ -104,6 +114,29 @@ def measure(chat: Chat, clients: int, start: int) -> tuple[float, float]:
         thread.join()
     seconds = time.perf_counter() - begun
     return sum(tokens for tokens, _ in results) / seconds, statistics.median(first for _, first in results)
+
+
+def measure_loop(engine: Engine, base: Path, clients: int) -> str:
+    """Clients that send their next chat when they have their answer, so that they are not in step with each other."""
+    results: list[tuple[int, float]] = []
+    until = time.perf_counter() + LOOP_SECONDS
+
+    def run(client: int) -> None:
+        numbers = random.Random(client)
+        while time.perf_counter() < until:
+            chat = chat_of(engine, base, [None], max_tokens=numbers.randint(*LENGTHS))
+            results.append(chat(numbers.randrange(10_000)))
+
+    threads = [threading.Thread(target=run, args=(client,)) for client in range(clients)]
+    begun = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    speed = sum(tokens for tokens, _ in results) / (time.perf_counter() - begun)
+    firsts = [first for _, first in results]
+    median, last = statistics.median(firsts), statistics.quantiles(firsts, n=20)[-1]
+    return f"{speed:.1f}/s, first token {median:.2f} s (95 % within {last:.2f} s) for {clients}"
 
 
 def measure_generate(base: Path, client_counts: list[int]) -> list[float]:
@@ -228,6 +261,8 @@ def main() -> None:
         show_kinds(options, base, Path(folder), client_counts)
         with engine_of("bfloat16", Path(folder)) as engine:
             measure(chat_of(engine, base, [None]), 1, 0)
+            loops = [measure_loop(engine, base, clients) for clients in (1, 16)]
+            click.echo(f"one chat after the other: {'; '.join(loops)} clients")
             click.echo(f"first token, new system prompt: {', '.join(measure_new_beginnings(engine, base))} clients")
             alone, after = measure_after_leaving(engine, base)
             click.echo(f"first token of one chat: {alone:.2f} s alone, {after:.2f} s after 200 clients have left")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,9 @@ class FakeBatchModel:
         seconds_per_sequence: How much further it moves for each sequence of the call.
         seconds_to_open: How far it moves with each sequence that is opened.
         is_sequential: Whether it says that calls with several sequences are no faster.
+        shares_beginnings: Whether ``prefill`` computes only the first of prompts that have the same first token, unless
+            one of them was computed before.
+        on_call: Called before each computation.
     """
 
     vocabulary_size = VOCABULARY_SIZE
@@ -52,6 +55,9 @@ class FakeBatchModel:
         self.seconds_per_sequence = 0.0
         self.seconds_to_open = 0.0
         self.is_sequential = False
+        self.shares_beginnings = False
+        self.on_call: Callable[[], object] = lambda: None
+        self._beginnings: set[int] = set()
         self.now = 0.0
         self.tokens: dict[BatchSequence, list[int]] = {}
         self.failing: dict[str, Exception] = {}
@@ -85,7 +91,14 @@ class FakeBatchModel:
     def prefill(self, sequences: Sequence[BatchSequence], *, chunks: int = 1) -> list[torch.Tensor | None]:
         self._begin("prefill", sequences)
         rows: list[torch.Tensor | None] = []
+        leaders = {sequence.prompt[0]: sequence for sequence in reversed(sequences)}
+        known = set(self._beginnings)
         for sequence in sequences:
+            first = sequence.prompt[0]
+            if self.shares_beginnings and first not in known and sequence is not leaders[first]:
+                rows.append(None)
+                continue
+            self._beginnings.add(first)
             logits_TV = [self._append(sequence, id_) for id_ in sequence.next_tokens(chunks)]
             if sequence.needs_prompt_logits:
                 import torch
@@ -106,6 +119,7 @@ class FakeBatchModel:
 
     def _begin(self, name: str, sequences: Sequence[BatchSequence]) -> None:
         assert sequences
+        self.on_call()
         assert name == "prefill" or len(sequences) <= self.max_sequences
         for sequence in sequences:
             if str(sequence.adapter) in self.failing:

@@ -12,7 +12,7 @@ from ftpipe.errors import NotFoundError
 from ftpipe.inference.batch_model import PREFILL_CHUNK_TOKENS, BatchSequence, Precision
 from ftpipe.inference.decoder import Decoder, padded_rows
 from ftpipe.inference.decoder_weights import is_supported
-from ftpipe.inference.key_value_slots import SlotPool
+from ftpipe.inference.key_value_slots import SlotPool, attention_tokens
 from ftpipe.inference.packed_linear import pack_linear
 from ftpipe.inference.prefix_cache import PREFIX_BLOCK_TOKENS, PrefixCache
 from ftpipe.inference.transformers_model import TransformersModel
@@ -358,6 +358,35 @@ def test_decoder_sequences_outgrow_their_slots_and_leave_in_any_order(base: Path
     for number, (prompt, tokens) in enumerate(requests):
         assert answers[number] == run_alone(alone, None, prompt, tokens=tokens)
     assert decoder.slots.bytes == 0
+
+
+def test_attention_covers_at_most_twice_a_sequence() -> None:
+    lengths = range(32, 5000)
+    assert all(length <= attention_tokens(length) <= 2 * length for length in lengths)
+    assert sorted({attention_tokens(length) for length in lengths})[:8] == [64, 128, 192, 256, 384, 512, 768, 1024]
+
+
+def test_decoder_attention_covers_as_much_beside_longer_sequences(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More masked positions would change its result, in bfloat16, too."""
+    import torch
+
+    covered: list[int] = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def record(queries: torch.Tensor, keys: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        covered.append(keys.shape[2])
+        return attend(queries, keys, *arguments, **options)
+
+    decoder = make_decoder(base)
+    sequences = [decoder.open_sequence(None, [1] * length, length + 100) for length in (100, 40, 300, 120, 63)]
+    while new := [sequence for sequence in sequences if not sequence.is_prefilled]:
+        decoder.prefill(new)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", record)
+    decoder.decode(sequences, [1, 2, 3, 4, 5])
+    assert covered[:3] == [64, 128, 384]
+    covered.clear()
+    decoder.decode(sequences, [1, 2, 3, 4, 5])
+    assert covered[:3] == [64, 128, 384]
 
 
 def test_decoder_attention_has_rows_that_keep_buffers_of_threads_aligned(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ftpipe.errors import NotFoundError
+from ftpipe.inference.batch_model import PREFILL_CHUNK_TOKENS
 from ftpipe.inference.generation import Generation
 from ftpipe.inference.scheduler import BATCH_STEP_INTERVAL, MAX_SLOWDOWN, Scheduler
 from tests.inference.fakes import FakeBatchModel, new_generation, read_deltas
@@ -113,13 +114,40 @@ def test_scheduler_long_prompt_alone_is_computed_in_few_steps() -> None:
 
 
 def test_scheduler_prompts_of_a_step_are_bounded() -> None:
-    """Eight chunks of newcomers are computed at once, and the others after a token of those who are there."""
+    """Eight chunks of newcomers, two at once, before the next token of those who are there."""
     model = FakeBatchModel(max_sequences=20)
-    run(model, *(new_generation([number], max_tokens=2) for number in range(1, 13)))
+    prompts = [[number] * PREFILL_CHUNK_TOKENS for number in range(1, 13)]
+    run(model, *(new_generation(prompt, max_tokens=2, logit_bias={599: -100.0}) for prompt in prompts))
     assert [(name, len(ids)) for name, ids in model.calls] == [
-        *(("prefill", 8), ("prefill", 4), ("decode", 8)),
-        ("decode", 4),
+        *[("prefill", 2)] * 4,
+        *[("prefill", 2)] * 2,
+        *(("decode", 8), ("decode", 4)),
     ]
+
+
+def test_scheduler_first_answers_begin_before_all_prompts_are_computed() -> None:
+    """Of prompts that arrive together; short ones are computed together."""
+    model = FakeBatchModel(max_sequences=20)
+    scheduler = make_scheduler(model)
+    generations = [new_generation([number] * 30) for number in range(1, 17)]
+    for generation in generations:
+        scheduler.add(generation)
+    begun: list[int] = []
+    model.on_call = lambda: begun.append(sum(generation.completion_tokens > 0 for generation in generations))
+    scheduler.step()
+    assert model.calls == [("prefill", [first, first + 1, first + 2, first + 3]) for first in (1, 5, 9, 13)]
+    assert begun == [0, 4, 8, 12]
+
+
+def test_scheduler_prompts_that_begin_alike_are_computed_in_one_step() -> None:
+    """Those that took a beginning from the cache of another one, too, though it was computed in the same step."""
+    model = FakeBatchModel(max_sequences=20)
+    model.shares_beginnings = True
+    scheduler = make_scheduler(model)
+    for number in range(1, 5):
+        scheduler.add(new_generation([7] * 20 + [number], max_tokens=2))
+    scheduler.step()
+    assert [(name, len(ids)) for name, ids in model.calls] == [("prefill", 4), ("prefill", 3)]
 
 
 @pytest.mark.parametrize("max_num_seqs", [1, 3])
