@@ -15,6 +15,8 @@ from ftpipe.ui.datasets.check_result import RowFinding
 
 MAX_TEXT_CHARACTERS = 20_000
 """Characters of one text that are shown."""
+MAX_FIRST_CHARACTERS = 4000
+"""Characters of one text that are shown before all are wanted; a search shows all."""
 MAX_SUMMARY_CHARACTERS = 160
 MAX_MESSAGES = 200
 LIST_TITLES = {
@@ -60,6 +62,8 @@ class RowView:
     findings: tuple[RowFinding, ...]
     """Findings that belong to no message."""
     hidden_messages: int = 0
+    is_cut: bool = False
+    """Whether a text is shown in part, of which more can be shown."""
 
     @property
     def finding_count(self) -> int:
@@ -78,30 +82,40 @@ class RowSummary(NamedTuple):
     """Code and severity of each rule that it violates."""
 
 
-def view_row(line: IndexedLine, findings: Sequence[RowFinding], query: str = "") -> RowView:
-    """A row with its findings."""
+def view_row(line: IndexedLine, findings: Sequence[RowFinding], query: str = "", *, is_full: bool = True) -> RowView:
+    """A row with its findings.
+
+    Args:
+        line: The line.
+        findings: What the check has found in it.
+        query: What was searched for.
+        is_full: Whether long texts are shown as far as a page can; else their beginning, unless something was searched.
+    """
+    limit = MAX_TEXT_CHARACTERS if is_full or query else MAX_FIRST_CHARACTERS
     record = parse_row(line)
     lists = _lists(record) if record is not None else []
     if record is None or not lists:
         excerpts = [finding.excerpt for finding in findings]
         shown = line.raw.decode("utf-8", "replace")
-        return RowView(line.number, (), "", tuple(segments(shown, query, excerpts)), tuple(findings))
+        raw = tuple(segments(shown, query, excerpts, limit=limit))
+        return RowView(line.number, (), "", raw, tuple(findings), is_cut=_is_cut(shown, limit))
     pending = list(findings)
-    views, hidden = [], 0
+    views, hidden, is_cut = [], 0, False
     for path, messages in lists:
         hidden += max(0, len(messages) - MAX_MESSAGES)
         shown_messages = []
         for index, message in enumerate(messages[:MAX_MESSAGES]):
             own = [one for one in pending if _is_at(one.path, f"{path}[{index}]")]
             pending = [one for one in pending if one not in own]
-            shown_messages.append(_message(message, f"{path}[{index}]", own, query))
+            shown_messages.append(_message(message, f"{path}[{index}]", own, query, limit))
+            is_cut = is_cut or (isinstance(message, dict) and _is_cut(_text_of(message), limit))
         views.append((LIST_TITLES.get(path, ""), tuple(shown_messages)))
     known = {"messages", *LIST_TITLES, "input"}
     others = {key: value for key, value in record.items() if key not in known}
     if isinstance(source := record.get("input"), dict):
         others |= {key: value for key, value in source.items() if key != "messages"}
     text = _pretty(others)[:MAX_TEXT_CHARACTERS] if others else ""
-    return RowView(line.number, tuple(views), text, (), tuple(pending), hidden)
+    return RowView(line.number, tuple(views), text, (), tuple(pending), hidden, is_cut)
 
 
 def summarize_row(line: IndexedLine, findings: Iterable[RowFinding], query: str = "") -> RowSummary:
@@ -124,9 +138,15 @@ def summarize_row(line: IndexedLine, findings: Iterable[RowFinding], query: str 
     return RowSummary(line.number, prompt_text, answer_text, True, codes)
 
 
-def segments(text: str, query: str = "", excerpts: Iterable[str] = ()) -> Iterator[Segment]:
+def _is_cut(text: str, limit: int) -> bool:
+    return limit < MAX_TEXT_CHARACTERS and len(text) > limit
+
+
+def segments(
+    text: str, query: str = "", excerpts: Iterable[str] = (), *, limit: int = MAX_TEXT_CHARACTERS
+) -> Iterator[Segment]:
     """A text with what was searched for and what findings are about marked."""
-    text = text[:MAX_TEXT_CHARACTERS] + (" …" if len(text) > MAX_TEXT_CHARACTERS else "")
+    text = text[:limit] + (" …" if len(text) > limit else "")
     marks = {re.escape(one): "fault" for one in excerpts if one and one in text}
     if query:
         marks[re.escape(query)] = "hit"
@@ -163,7 +183,7 @@ def _is_at(path: str, message_path: str) -> bool:
     return path == message_path or path.startswith((f"{message_path}.", f"{message_path}["))
 
 
-def _message(message: object, path: str, findings: Sequence[RowFinding], query: str) -> MessageView:
+def _message(message: object, path: str, findings: Sequence[RowFinding], query: str, limit: int) -> MessageView:
     excerpts = [finding.excerpt for finding in findings]
     if not isinstance(message, dict):
         return MessageView("?", path, tuple(segments(_pretty(message), query, excerpts)), findings=tuple(findings))
@@ -173,7 +193,7 @@ def _message(message: object, path: str, findings: Sequence[RowFinding], query: 
     return MessageView(
         role=role,
         path=path,
-        segments=tuple(segments(_text_of(message), query, excerpts)),
+        segments=tuple(segments(_text_of(message), query, excerpts, limit=limit)),
         weight="weight 0" if message.get("weight") == 0 else "",
         calls=tuple(_calls(message)),
         findings=tuple(findings),

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from ftpipe.dataset.line_index import IndexedLine
 from ftpipe.dataset.row_search import parse_row
 from ftpipe.errors import FtpipeError, UsageError
-from ftpipe.records import Finding, Report
+from ftpipe.records import Finding, Report, Severity
 from ftpipe.records.token_mask import TokenKind, TokenMask
 from ftpipe.reports.dataset_html import label_bars, to_histogram
 from ftpipe.reports.findings import headline, sort_by_severity
@@ -41,6 +41,8 @@ MAX_STEM_CHARACTERS = 60
 """Of the name of a fixed file, before ``-fixed``."""
 TOKEN_LOSS_SECONDS = 0.5
 """How long a request waits for the losses of tokens; the page asks again every second."""
+MAX_FIRST_TOKENS = 1000
+"""Tokens of a row that are shown before all are wanted."""
 MAX_LISTED_LOSSES = 400
 """Trained tokens of a row whose losses are listed in a table."""
 LINK_PARAMETERS = ("provider", "model", "loss_model")
@@ -138,9 +140,13 @@ def _fixes(request: Request) -> Response:
         with diff.open("rb") as lines:
             blocks = list(islice(_diff_blocks(lines), MAX_DIFF_BLOCKS + 1))
         has_more, blocks = len(blocks) > MAX_DIFF_BLOCKS, blocks[:MAX_DIFF_BLOCKS]
+    check = datasets.tasks.check(_check_request(request, file))
+    groups = _groups(check.report) if isinstance(check, CheckResult) else []
+    counts = state.result["counts"] if state.result is not None else {}
     return render(
         request, "data/fixes.html.j2", file=file, state=state, is_unsafe=is_unsafe, blocks=blocks, has_more=has_more,
-        rules=_rules(request), name=_fixed_name(file),
+        rules=_rules(request), name=_fixed_name(file), rule_names={first.code: first.name for first, _, _ in groups},
+        errors_left=[group for group in groups if group[0].severity is Severity.ERROR and group[0].code not in counts],
     )  # fmt: skip
 
 
@@ -245,7 +251,8 @@ def _row_values(
         return {"row": None, "row_error": message}
     findings = check.findings([line]).get(line, []) if check is not None else []
     return {
-        "row": view_row(lines[0], findings, request.query_params.get("q", "").strip()[:500]),
+        "row": view_row(lines[0], findings, request.query_params.get("q", "").strip()[:500], is_full=_is_full(request)),
+        "is_full": _is_full(request),
         "row_error": "",
         "lines": index.lines,
         **_token_values(request, file, lines[0], wait_seconds),
@@ -273,7 +280,7 @@ def _token_values(request: Request, file: DatasetFile, line: IndexedLine, wait_s
         state = datasets.token_losses.get(model, ids, wait_seconds=wait_seconds)
     return {
         "masks": [
-            _mask_values(mask, state.losses[index] if state and state.losses else None)
+            _mask_values(mask, state.losses[index] if state and state.losses else None, is_full=_is_full(request))
             for index, mask in enumerate(masks)
         ],
         "mask_error": error,
@@ -285,14 +292,20 @@ def _token_values(request: Request, file: DatasetFile, line: IndexedLine, wait_s
     }
 
 
-def _mask_values(mask: TokenMask, losses: Losses | None) -> dict[str, Any]:
+def _is_full(request: Request) -> bool:
+    """Whether long texts are shown as far as the page can show them."""
+    return request.query_params.get("full") == "1"
+
+
+def _mask_values(mask: TokenMask, losses: Losses | None, *, is_full: bool) -> dict[str, Any]:
     views = view_tokens(mask.tokens, losses)
     trained = [view for view in views if view.step]
     return {
         "mask": mask,
         "title": mask_title(mask),
         "trained": mask.count(TokenKind.TRAINED),
-        "tokens": views[:MAX_SHOWN_TOKENS],
+        "tokens": views[: MAX_SHOWN_TOKENS if is_full else MAX_FIRST_TOKENS],
+        "is_cut": not is_full and len(views) > MAX_FIRST_TOKENS,
         "runs": list(token_runs(mask)),
         "mean_loss": mean_loss(views),
         "hardest": max(trained, key=lambda view: view.loss or 0.0, default=None),

@@ -63,9 +63,21 @@ function selectRow(link) {
   link.setAttribute("aria-current", "true");
   link.closest("tr").classList.add("current");
 }
+let isRowChosen = false;
 document.addEventListener("click", (event) => {
   const link = event.target.closest("[data-row]");
-  if (link) selectRow(link);
+  if (!link) return;
+  selectRow(link);
+  isRowChosen = true;
+});
+// Where the row is below the list, as on a narrow screen, go there; a link of the row leads back.
+document.addEventListener("htmx:after:swap", () => {
+  const row = document.getElementById("row");
+  if (!isRowChosen || !row) return;
+  isRowChosen = false;
+  if (getComputedStyle(row).position === "sticky") return;
+  row.focus({ preventScroll: true });
+  row.scrollIntoView();
 });
 document.addEventListener("keydown", (event) => {
   if (!["j", "k"].includes(event.key) || event.ctrlKey || event.metaKey || event.altKey) return;

@@ -93,6 +93,47 @@ def test_pages_of_a_hundred_and_go_to_line(client: TestClient, project: Project,
     assert "not a number" in client.get(url, params={"line": "x"}).text
 
 
+def test_long_row_is_shown_in_part_first(client: TestClient, project: Project, own_home: Path) -> None:
+    """A row of 100 kB took seconds; 20,000 lines made a page of 100,000 pixels."""
+    path = write(own_home, [row("word " * 5000, "\n" * 2000), row("short")])
+    part = client.get(f"{address(project, path)}/row/1").text
+    assert "Long texts are shown in part" in part
+    assert part.partition("</pre>")[0].count("word") == 4000 // 5
+    assert part.count('<span class="token') <= 1000 + 10
+    everything = client.get(f"{address(project, path)}/row/1", params={"full": 1}).text
+    assert "Long texts" not in everything
+    assert everything.partition("</pre>")[0].count("word") == 20_000 // 5
+    assert everything.count('<span class="token') > 1010
+    found = client.get(f"{address(project, path)}/row/1", params={"q": "word"}).text
+    assert found.count('<mark class="hit">') == 4000, "a search is not cut short"
+    assert part.count('<pre class="long" tabindex="0"') >= 2, "it scrolls by itself, with keys, too"
+    short = client.get(f"{address(project, path)}/row/2").text
+    assert "Long texts" not in short
+    assert 'class="long"' not in short
+
+
+def test_caption_counts_what_a_search_found(client: TestClient, project: Project, own_home: Path) -> None:
+    path = write(own_home, [row("a cat" if number in (0, 60) else "dog") for number in range(61)])
+    assert ">2 rows that fit</caption>" in client.get(address(project, path), params={"q": "cat"}).text
+    assert ">61 rows, 1 to 61</caption>" in client.get(address(project, path)).text
+
+
+def test_rejected_data_offer_their_fixes_first(client: TestClient, project: Project, own_home: Path) -> None:
+    path = own_home / "broken.jsonl"
+    path.write_bytes(BROKEN.read_bytes())
+    page = client.get(address(project, path)).text
+    assert re.search('<a class="button" [^>]*>Train on it', page)
+    assert re.search('<a class="button primary" [^>]*>Show fixes', page)
+    assert re.search(r"<summary>\d+ more rules</summary>", page), "no list that is cut at its edge"
+    many = [len(re.findall('class="pill', cell)) for cell in re.findall('<td class="codes">.*?</td>', page)]
+    assert max(many) <= 4
+    fixes = client.get(f"{address(project, path)}/fixes").text
+    assert re.search(r"<td>FT\d+ [a-z-]+</td>", fixes)
+    assert "The new file would still be rejected" in fixes
+    good = write(own_home, [row(f"mail {number}") for number in range(20)], "good.jsonl")
+    assert re.search('<a class="button primary" [^>]*>Train on it', client.get(address(project, good)).text)
+
+
 def test_search_marks_what_it_finds(client: TestClient, project: Project, own_home: Path) -> None:
     path = write(own_home, [row(f"question {number}") for number in range(1, 251)])
     page = client.get(address(project, path), params={"q": "QUESTION 24"}).text
