@@ -140,6 +140,10 @@ class GuardMiddleware:
             return None
         token = request.query_params.get(TOKEN_PARAMETER)
         if token is not None and request.method == "GET":
+            if "prefetch" in request.headers.get("sec-purpose", ""):
+                # a browser that guesses the page while its address is typed would use up the link
+                # Source: https://http.dev/sec-purpose, read 2026-11-29
+                raise RefusedRequestError(503, "This page is not loaded before it is opened.")
             return self._open_session(request, token)
         session = self._sessions.find(request.cookies.get(cookie_name(request)))
         if session is None:

@@ -66,6 +66,16 @@ def test_guard_link_signs_in_once(make_client: MakeClient, sessions: Sessions) -
     assert make_client().get("/", params={"token": token}).status_code == 401
 
 
+@pytest.mark.parametrize("purpose", ["prefetch", "prefetch;prerender"])
+def test_guard_link_is_not_used_up_by_a_browser_that_guesses(
+    make_client: MakeClient, sessions: Sessions, purpose: str
+) -> None:
+    link = f"/?token={sessions.create_link_token()}"
+    client = make_client()
+    assert client.get(link, headers={"sec-purpose": purpose}).status_code == 503
+    assert client.get(link).status_code == 303
+
+
 def test_guard_link_leads_to_no_other_host(make_client: MakeClient, sessions: Sessions) -> None:
     answer = make_client().get(f"http://127.0.0.1:8322//evil.example/?token={sessions.create_link_token()}")
     assert (answer.status_code, answer.headers["location"]) == (303, "/evil.example/")

@@ -88,7 +88,7 @@ def start(request: Request) -> Response:
     project = project_of(request)
     names = [name for name in form_of(request).getlist("model") if isinstance(name, str) and name]
     if not names:
-        raise UsageError("no model was chosen", "tick one or more")
+        raise UsageError("no model was chosen", "go back, and tick one or more")
     models = [project.registry.models.get(name) for name in dict.fromkeys(names)]
     file = project.datasets.files.get(form_text(request, "data"))
     options = {name: form_text(request, name, 200) for name in ("baseline", "limit", "gate")}
