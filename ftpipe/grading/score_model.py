@@ -7,6 +7,7 @@ grader's range is an error of the grader, and counts as the lowest score.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from ftpipe.formatting import sanitize_line
 from ftpipe.grading.grader_types import DEFAULT_SCORE_TOKENS, ScoreModel
 from ftpipe.grading.json_values import parse_json
 
+CUT_OFF_SCORE = re.compile(r'\s*\{\s*"result"\s*:\s*(-?\d{1,15}\.\d{3,})')
+"""A reply that ended within the digits of its number: of 16 scores of SmolLM2-135M 3 were 1.000… (2026-11-29)."""
 MAX_SHOWN_CHARACTERS = 120
 """Characters of a reply in an error message."""
 SERVER_ERROR, REFUSAL_ERROR, PARSE_ERROR = (
@@ -80,6 +83,8 @@ def parse_score(grader: ScoreModel, reply: ModelReply) -> tuple[float, str, str]
         return low, REFUSAL_ERROR, f"{grader.model} refused: {sanitize_line(reply.refusal, MAX_SHOWN_CHARACTERS)}"
     value = parse_json(reply.text)
     score = value.get("result") if isinstance(value, dict) else None
+    if cut_off := CUT_OFF_SCORE.fullmatch(reply.text):
+        score = float(cut_off[1])
     if isinstance(score, bool) or not isinstance(score, int | float) or not low <= score <= high:
         shown = sanitize_line(reply.text, MAX_SHOWN_CHARACTERS)
         return low, PARSE_ERROR, f"{grader.model} answered {shown!r}, and not a result from {low:g} to {high:g}"

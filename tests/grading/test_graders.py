@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from ftpipe.errors import UsageError
 from ftpipe.evaluation.metrics import select_metrics
+from ftpipe.grading.grader_types import ScoreModel
 from ftpipe.grading.graders import MAX_RENDERED_CHARACTERS, context_of, grader_metric
+from ftpipe.grading.score_model import ModelReply, parse_score
 from ftpipe.records.evaluation import Item, Task
 from tests.evaluation.factories import answer, item
 
@@ -128,6 +130,30 @@ def test_grader_unsupported_is_refused_with_hint(grader: dict[str, Any]) -> None
     with pytest.raises(UsageError) as caught:
         grader_metric(grader)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("reply", "score", "error"),
+    [
+        ('{"result": 0.25}', 0.25, ""),
+        ('{"result": 1}', 1, ""),
+        ('{\n  "result": 1.00000000', 1, ""),
+        ('{"result": 0.333', 0.333, ""),
+        ('{"result": 0.33', 0, "model_grader_parse_error"),
+        ('{"result": 1', 0, "model_grader_parse_error"),
+        ('{"result": 1.0000001', 0, "model_grader_parse_error"),
+        ('{"result": 0.500000, "more": ', 0, "model_grader_parse_error"),
+        ('x {"result": 0.5000', 0, "model_grader_parse_error"),
+        ("0.5", 0, "model_grader_parse_error"),
+        ("9" * 100_000, 0, "model_grader_parse_error"),
+    ],
+)
+def test_score_model_reply_is_a_score_or_an_error(reply: str, score: float, error: str) -> None:
+    """A reply that was cut off within the digits behind the point says its score."""
+    grader = ScoreModel.model_validate(
+        {"type": "score_model", "name": "j", "model": "m", "input": [{"role": "user", "content": "x"}]}
+    )
+    assert parse_score(grader, ModelReply(reply))[:2] == (score, error)
 
 
 def test_grader_is_primary_metric_unless_another_is_requested() -> None:
