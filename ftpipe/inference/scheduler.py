@@ -227,8 +227,7 @@ class Scheduler:
         budget = MAX_PROMPT_TOKENS_PER_STEP
         tokens = sum(len(_sequence(generation).next_tokens(chunks)) for generation in generations)
         pending = deque(generations if tokens <= budget else self._in_turn(generations))
-        while pending and budget > 0:
-            group = _next_prompts(pending, chunks, budget)
+        while budget > 0 and (group := _next_prompts(pending, chunks, budget)):
             before = [_computed_tokens(generation) for generation in group]
             self._compute(group, partial(self._model.prefill, chunks=chunks))
             computed = [_computed_tokens(one) - count for one, count in zip(group, before, strict=True)]
@@ -326,10 +325,13 @@ def _interactive(generations: Sequence[Generation]) -> list[Generation]:
 
 
 def _next_prompts(pending: deque[Generation], chunks: int, budget: int) -> list[Generation]:
-    """Take the first ones, up to a number of tokens; at least one."""
+    """Take the first ones, up to a number of tokens; at least one if somebody still waits for one."""
     group: list[Generation] = []
     tokens = 0
     while pending:
+        if pending[0].is_cancelled:
+            pending.popleft()
+            continue
         count = len(_sequence(pending[0]).next_tokens(chunks))
         if group and tokens + count > min(budget, PROMPT_TOKENS_PER_CALL):
             break

@@ -139,6 +139,23 @@ def test_scheduler_first_answers_begin_before_all_prompts_are_computed() -> None
     assert begun == [0, 4, 8, 12]
 
 
+def test_scheduler_prompts_of_clients_that_left_are_not_computed() -> None:
+    """Though they left while others of the same step were computed."""
+    model = FakeBatchModel(max_sequences=20)
+    scheduler = make_scheduler(model)
+    generations = [new_generation([number] * PREFILL_CHUNK_TOKENS) for number in range(1, 7)]
+    for generation in generations:
+        scheduler.add(generation)
+
+    def leave() -> None:
+        for generation in generations[1:5]:
+            generation.is_cancelled = True
+
+    model.on_call = leave
+    scheduler.step()
+    assert model.calls == [("prefill", [1, 2]), ("prefill", [6])]
+
+
 def test_scheduler_prompts_that_begin_alike_are_computed_in_one_step() -> None:
     """Those that took a beginning from the cache of another one, too, though it was computed in the same step."""
     model = FakeBatchModel(max_sequences=20)
