@@ -129,7 +129,7 @@ def _refused(request: Request, error: RefusedRequestError, *, has_keys: bool) ->
     if error.status == HTTPStatus.UNAUTHORIZED and has_keys and not is_htmx(request.headers):
         return RedirectResponse(url_of(request, SIGN_IN_PATH), 303)
     hint = error.hint
-    if error.status == HTTPStatus.UNAUTHORIZED:
+    if error.status == HTTPStatus.UNAUTHORIZED and not hint:
         hint = "Open the address that `ftpipe ui` has printed; if you came from another page, load this one again."
     return _error(request, error.status, error.message, hint)
 

@@ -37,6 +37,14 @@ OTHER_OWNER_HINT = (
     "on your own machine, with this server as a provider in ftpipe.toml: base_url is its address with /v1, and key_env "
     "names the variable with your key."
 )
+RESTARTED_HINT = (
+    "`ftpipe ui` was probably started again, and sessions end with it. Open the new address that it has printed in its "
+    "terminal; after that, load this page again."
+)
+NEW_LINK_HINT = (
+    "Choose `Open in another browser` at the bottom of a page that is signed in, or stop `ftpipe ui` with Ctrl-C and "
+    "start it again: both make a new link."
+)
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -147,7 +155,8 @@ class GuardMiddleware:
             return self._open_session(request, token)
         session = self._sessions.find(request.cookies.get(cookie_name(request)))
         if session is None:
-            raise RefusedRequestError(401, "You are not signed in.")
+            was_signed_in = cookie_name(request) in request.cookies
+            raise RefusedRequestError(401, "You are not signed in.", RESTARTED_HINT if was_signed_in else "")
         project = await run_in_threadpool(self._find_project, session.owner)
         if project is None:
             raise RefusedRequestError(403, OTHER_OWNER, OTHER_OWNER_HINT)
@@ -158,7 +167,9 @@ class GuardMiddleware:
         is_open = self._sessions.find(request.cookies.get(cookie_name(request))) is not None
         cookie = self._sessions.open_with_link(token)
         if cookie is None and not is_open:
-            raise RefusedRequestError(401, "This link was used before, or belongs to a server that was stopped.")
+            raise RefusedRequestError(
+                401, "This link was used before, or belongs to a server that was stopped.", NEW_LINK_HINT
+            )
         # a path of two slashes would lead to another host
         response = RedirectResponse(f"/{request.scope['path'].lstrip('/')}", 303)
         if cookie is not None:

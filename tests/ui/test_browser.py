@@ -335,6 +335,21 @@ def test_alias_moves_back(open_page: Any, site: Site) -> None:
     assert site.registry.models.aliases()[ALIAS] == MODEL
 
 
+def test_page_stays_if_the_server_does_not_answer_a_change(open_page: Any) -> None:
+    page = open_page("/runs")
+    page.evaluate("window.realFetch = window.fetch; window.fetch = () => Promise.reject(new TypeError()); 0")
+    button = page.get_by_role("button", name="Open in another browser")
+    button.click()
+    expect(page.locator("#problem")).to_contain_text("The server does not answer")
+    assert page.url.endswith("/runs")
+    page.evaluate("window.fetch = async () => new Response('', { status: 401 }); 0")
+    button.click()
+    expect(page.locator("#problem")).to_contain_text("You are signed out")
+    page.evaluate("window.fetch = window.realFetch; 0")
+    button.click()
+    expect(page.get_by_role("heading", name="Open in another browser")).to_be_visible()
+
+
 def test_report_opens_in_place(open_page: Any) -> None:
     page = open_page(PAGES["evaluation"])
     page.locator("iframe").scroll_into_view_if_needed()

@@ -56,8 +56,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     )
 
 
-def open_dataset(open_page: Any, name: str) -> Any:
-    page = open_page("/data", with_axe=True)
+def open_dataset(open_page: Any, name: str, size: tuple[int, int] = (1280, 800)) -> Any:
+    page = open_page("/data", with_axe=True, size=size)
     page.get_by_role("link", name=name, exact=True).click()
     expect(page.locator("#report .verdict, #report h2").first).not_to_contain_text("Checking")
     expect(page.locator("#row h2")).to_be_visible()
@@ -75,6 +75,17 @@ def test_dataset_has_no_violation_and_rows_follow_keys(open_page: Any) -> None:
     page.get_by_role("link", name="Show fixes").click()
     expect(page.get_by_role("button", name="Write a new file broken-fixed.jsonl")).to_be_visible()
     check_looks(page, "fixes")
+
+
+def test_row_is_reached_and_left_on_a_narrow_screen(open_page: Any) -> None:
+    page = open_dataset(open_page, "broken.jsonl", (390, 844))
+    link = page.locator("[data-row]").nth(8)
+    link.click()
+    expect(page.locator("#row h2").first).to_have_text("Line 9")
+    expect(page.locator("#row h2").first).to_be_in_viewport()
+    page.get_by_role("link", name="Back to the list").click()
+    expect(link).to_be_in_viewport()
+    expect(page.locator("#row h2").first).not_to_be_in_viewport()
 
 
 def test_start_has_no_violation(open_page: Any) -> None:

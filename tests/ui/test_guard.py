@@ -63,7 +63,9 @@ def test_guard_link_signs_in_once(make_client: MakeClient, sessions: Sessions) -
     cookie = answer.headers["set-cookie"].lower()
     assert cookie.startswith(f"{COOKIE}=")
     assert {"httponly", "samesite=strict", "path=/"} <= {part.strip() for part in cookie.split(";")}
-    assert make_client().get("/", params={"token": token}).status_code == 401
+    refused = make_client().get("/", params={"token": token})
+    assert refused.status_code == 401
+    assert "Open in another browser" in refused.text, "not: open the address that was printed"
 
 
 @pytest.mark.parametrize("purpose", ["prefetch", "prefetch;prerender"])
@@ -91,7 +93,10 @@ def test_guard_cookie_does_not_outlive_the_server(client: TestClient, make_clien
     restarted = make_client(sessions=Sessions())
     restarted.cookies.update(client.cookies)
     assert client.get("/runs").status_code == 200
-    assert restarted.get("/runs").status_code == 401
+    refused = restarted.get("/runs")
+    assert refused.status_code == 401
+    assert "`ftpipe ui` was probably started again" in refused.text
+    assert "started again" not in make_client().get("/runs").text
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ function showProblem(text) {
 }
 function problemOf(status) {
   if (!status) return "The server does not answer. If it was stopped, start `ftpipe ui` again.";
-  if (status === 401) return "You are not signed in any more. Load the page again.";
+  if (status === 401) return "You are signed out, probably because `ftpipe ui` was started again. Open the address that it has printed; after that, load this page again.";
   return "The page could not be brought up to date. Load it again.";
 }
 document.addEventListener("htmx:response:error", (event) => showProblem(problemOf(event.detail?.ctx?.response?.status)));
@@ -32,6 +32,40 @@ document.addEventListener("htmx:error", () => showProblem(problemOf()));
 document.addEventListener("htmx:sse:error", (event) => showProblem(problemOf(event.detail?.status)));
 document.addEventListener("htmx:sse:after:connection", () => showProblem(""));
 document.addEventListener("busy", () => showProblem("Too many pages are open. Close some; this one is brought up to date again in half a minute."));
+
+// A form that changes something is sent when the server has answered: if it was stopped or started again, the page stays
+// and says so, and what was typed is not lost. Not form.method: that may be a field of this name.
+let answered = null, isAsking = false;
+document.addEventListener("submit", async (event) => {
+  const form = event.target, button = event.submitter;
+  const method = button?.getAttribute("formmethod") || form.getAttribute("method");
+  const home = document.querySelector(".brand");
+  if (method?.toLowerCase() !== "post" || event.defaultPrevented || !home) return;
+  if (answered === form) {
+    answered = null;
+    return;
+  }
+  event.preventDefault();
+  if (isAsking) return;
+  isAsking = true;
+  const before = button?.outerHTML;
+  try {
+    const response = await fetch(home.href, { redirect: "manual" });  // signed in, it leads to the first page
+    if (response.type !== "opaqueredirect") {
+      showProblem(problemOf(response.status));
+    } else if (!form.isConnected || button?.outerHTML !== before) {
+      showProblem("The page has changed meanwhile, and nothing was sent. Look at it, and press the button again.");
+    } else {
+      answered = form;
+      form.requestSubmit(button);
+      answered = null;  // a field may be wrong, and the form not sent
+    }
+  } catch {
+    showProblem(problemOf());
+  } finally {
+    isAsking = false;
+  }
+});
 
 // Tokens: a click, or the arrow keys from one to the next, write below what the title of a token says.
 function showToken(group, token) {
