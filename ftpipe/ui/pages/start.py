@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import threading
 from collections import OrderedDict
@@ -13,7 +14,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from ftpipe.catalog.budget import budget_violation
+from ftpipe.config import FLAGS
 from ftpipe.errors import FtpipeError, UsageError
+from ftpipe.formatting import format_bytes
+from ftpipe.modeling.memory import SAMPLE_ROWS, SAMPLE_TOKENS
 from ftpipe.records import Method, Run
 from ftpipe.records.job import EXTENDED_HYPERPARAMETERS, METHODS_OF
 from ftpipe.reports.dataset_summary import cost_lines
@@ -33,6 +37,15 @@ MAX_STARTS = 1000
 MAX_KEY_CHARACTERS = 64
 CHANGED = "changed"
 """Parameter of the page that comes back if a field was changed just before the button was pressed."""
+OPTION_LABELS = {
+    **{FLAGS[key]: LABELS[name] for name, key in HYPERPARAMETERS.items()},
+    "--seed": "Seed",
+    "--suffix": "Suffix",
+    "--max-cost": "Limit of the cost",
+}
+_MEMORY_ROWS = f" for {SAMPLE_ROWS} rows of {SAMPLE_TOKENS:,} tokens"
+"""What the memory in the list of base models is about; the plan has that of the data."""
+_OPTION = re.compile(r"--[a-z][a-z-]*")
 DETAILS = ("method", "grader", "suffix", "seed", "max_cost", "evaluate")
 """Fields that are folded away, as the hyperparameters besides the epochs are."""
 
@@ -84,6 +97,7 @@ def _render(request: Request, form: TrainingForm, *, problem: FtpipeError | None
         "is_changed": CHANGED in request.query_params,
         "error": error,
         "labels": LABELS,
+        "with_labels": _with_labels,
         "run_name": run_view.name_of,
         "run_status": run_view.status_of,
         "fields": _fields(plan, form),
@@ -94,6 +108,11 @@ def _render(request: Request, form: TrainingForm, *, problem: FtpipeError | None
         **_plan_values(project, plan),
     }
     return render(request, "start/start.html.j2", http_status=status, **values)
+
+
+def _with_labels(text: str) -> str:
+    """A message with the names of the form's fields in place of the options of the command line."""
+    return _OPTION.sub(lambda option: OPTION_LABELS.get(option[0], option[0]), text)
 
 
 def _is_reinforcement(plan: TrainingPlan) -> bool:
@@ -140,7 +159,13 @@ def _base_labels(plan: TrainingPlan) -> dict[str, str]:
     for base in plan.bases:
         parts = [base.name]
         if base.provider == "local":
-            parts += [parameters_text(base.parameters), f"needs {memory_text(base)}", availability_text(base)]
+            parts += [
+                parameters_text(base.parameters),
+                f"needs {memory_text(base)}{_MEMORY_ROWS}",
+                availability_text(base),
+            ]
+            download = base.download_bytes if base.availability != "installed" else None
+            parts += [f"download of {format_bytes(download)}"] if download else []
         else:
             parts += [f"{price_text(base)} per 1M tokens", *(["default"] if base.is_default else [])]
             parts += [f"until {base.last_day}"] if base.last_day else []

@@ -145,6 +145,24 @@ def test_wrong_field_changes_no_other_one(client: TestClient, data: str, wrong: 
         assert selected(page, "data") == data
 
 
+def test_base_model_that_is_not_here_has_the_size_of_its_download(client: TestClient, data: str) -> None:
+    page = client.get("/start", params={"data": data, "provider": "local"}).text
+    label = page.partition('<option value="smollm2-135m-instruct">')[2].partition("</option>")[0]
+    assert re.search(r"GB for \d+ rows of \d+ tokens · .*fetched once · download of \d+\.?\d* MB", label)
+
+
+def test_error_names_the_field_not_the_option(client: TestClient, data: str) -> None:
+    for name, label in (
+        ("epochs", "Epochs"),
+        ("learning_rate_multiplier", "Learning rate multiplier"),
+        ("seed", "Seed"),
+    ):
+        page = client.get("/start", params={"data": data, "provider": "local", name: "abc"}).text
+        error = page.partition('role="alert">')[2].partition("</div>")[0]
+        assert f"<b>{label}" in error
+        assert "--" not in error
+
+
 def selected(page: str, name: str) -> str:
     """The value of a list that the page has chosen."""
     options = page.partition(f'<select id="f-{name}"')[2].partition("</select>")[0]
