@@ -221,14 +221,16 @@ def test_page_keeps_rows_and_row_when_its_check_ends(client: TestClient, project
     assert re.search(r'<tr class="current">.*?>1</a>', client.get(url).text, re.S)
     current = f"http://127.0.0.1/{url[1:]}?line=101&row=105&q=question#row"
     report = client.get(f"{url}/report", headers={"hx-request": "true", "hx-current-url": current}).text
-    refresh = html.unescape(re.search(r'id="report"[^>]*hx-get="([^"]*)"', report)[1])  # type: ignore[index]
+    refresh = html.unescape(re.search(r'id="page-update" hx-get="([^"]*)"', report)[1])  # type: ignore[index]
     assert refresh == f"{url}?line=101&row=105&q=question"
+    section = report[report.index("<section") :].partition(">")[0]
+    assert "hx-get" not in section, "it polls until now: the request would wait for one of these, or be dropped"
     page = client.get(refresh, headers={"hx-request": "true"}).text
     assert re.search(r'<tr class="current">.*?>105</a>', page, re.S)
     assert "<h2>Line 105</h2>" in page
     for other in ("http://127.0.0.1/data?line=2", "http://[", "", f'http://x{url}?a="><script>'):
         report = client.get(f"{url}/report", headers={"hx-current-url": other}).text
-        assert re.search(rf'hx-get="{url}[^"<>]*" hx-trigger="load"', report)
+        assert re.search(rf'hx-get="{url}[^"<>]*" hx-trigger="load, every 5s"', report)
         assert "line=2" not in report
 
 
