@@ -136,13 +136,8 @@ class RunChanges:
         positions = [curve.position for _, curve in curves]
         if positions != self._positions:
             self._positions = positions
-            # a chart without values is not shown at all
-            groups = (
-                []
-                if not any(curve.columns for _, curve in curves)
-                else run_view.groups_of(curve for _, curve in curves)
-            )
-            if groups:
+            if any(curve.columns for _, curve in curves):  # a chart without values is not shown at all
+                groups = run_view.groups_of(curve for _, curve in curves)
                 yield Event.of_json("points", {group: run_view.chart_data(curves, group) for group in groups})
         html = render_text(self._request, "runs/live.html.j2", **_run_values(self._request, run))
         if html != self._html:

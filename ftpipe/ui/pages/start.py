@@ -13,14 +13,12 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from ftpipe.catalog.budget import budget_violation
 from ftpipe.config import FLAGS
 from ftpipe.errors import FtpipeError, UsageError
 from ftpipe.formatting import format_bytes
 from ftpipe.modeling.memory import SAMPLE_ROWS, SAMPLE_TOKENS
 from ftpipe.records import Method, Run
 from ftpipe.records.job import EXTENDED_HYPERPARAMETERS, METHODS_OF
-from ftpipe.reports.dataset_summary import cost_lines
 from ftpipe.reports.runs import cost_text, hyperparameter_text, stand_in_text
 from ftpipe.reports.trainable_bases import availability_text, memory_text, parameters_text, price_text
 from ftpipe.reports.training_estimate import memory_text as estimate_memory_text
@@ -177,15 +175,12 @@ def _plan_values(project: Project, plan: TrainingPlan) -> dict[str, Any]:
     made = plan.plan
     if made is None:
         return {"made": None, "state": plan.check if isinstance(plan.check, TaskState) else None}
-    violation = budget_violation(made.cost, plan.settings.config.max_cost)
     return {
         "made": made,
         "state": None,
         "cost": cost_text(made.cost) if plan.profile.paid or made.cost is None else "free",
-        "cost_details": cost_lines(made.cost) if made.cost and plan.profile.paid else [],
         "hyperparameters": _resolved_text(plan) or hyperparameter_text(made.spec.hyperparameters),
         "stand_in": stand_in_text(made.spec),
-        "violation": violation,
         "command": project.commands.line(plan.arguments()),
         "memory": estimate_memory_text(plan.estimate) if plan.estimate else "",
         "time": time_text(plan.estimate) if plan.estimate else "",
