@@ -3,7 +3,7 @@
 One implementation for the server's grader endpoints, reinforcement, and ``ftpipe evaluate --grader``. A template such
 as ``{{item.answer}}`` names a key of the data's record (``item.expected`` is the expected answer);
 ``{{sample.output_text}}``, ``{{sample.output_json.key[0]}}`` and ``{{sample.output_tools[0].function.name}}`` name
-parts of the model's answer. Nothing here calls a model or runs code: ``model_requests`` and ``python_calls`` have what
+parts of the model's answer. Nothing here calls a model or runs code: ``model_requests`` and ``python_call`` have what
 is to be computed elsewhere, and ``score`` takes the replies.
 """
 
@@ -162,6 +162,11 @@ def parts_of(grader: Grader) -> Mapping[str, Part]:
     return grader.parts if isinstance(grader, MultiGrader) else {grader.name: grader}
 
 
+def sources_of(grader: Grader) -> dict[str, str]:
+    """The sources of the graders that run code, by their names."""
+    return {name: part.source for name, part in parts_of(grader).items() if isinstance(part, PythonGrader)}
+
+
 def models_of(grader: Grader) -> list[str]:
     """The names of the models that a grader asks."""
     return list(dict.fromkeys(part.model for part in parts_of(grader).values() if isinstance(part, ScoreModel)))
@@ -209,31 +214,24 @@ class GradingContext:
         asking = {name: part for name, part in parts_of(grader).items() if isinstance(part, ScoreModel)}
         return {name: chat_request(part, self.render) for name, part in asking.items()}
 
-    def python_calls(self, grader: Grader) -> dict[str, tuple[str, dict[str, Any]]]:
-        """The source and what it is called with, by the names of the graders that run code."""
-        calls: dict[str, tuple[str, dict[str, Any]]] = {}
-        for name, part in parts_of(grader).items():
-            if isinstance(part, PythonGrader):
-                calls[name] = (part.source, {"sample": self._sample(), "item": dict(self._item)})
-        return calls
-
-    def _sample(self) -> dict[str, Any]:
-        """The answer as code gets it."""
+    def python_call(self) -> dict[str, Any]:
+        """What the source of a grader is called with."""
         message = {"role": "assistant", "content": self._output_text, "tool_calls": self._output_tools or None}
         value = parse_json(self._output_text)
-        return {
+        sample = {
             "choices": [{"index": 0, "message": message}],
             "output_text": self._output_text,
             "output_json": None if value is MISSING else value,
             "output_tools": self._output_tools,
         }
+        return {"sample": sample, "item": dict(self._item)}
 
     def score(self, grader: Grader, replies: Mapping[str, Reply] | None = None) -> float:
         """The grader's score; 0 for an expression without a value.
 
         Args:
             grader: The grader.
-            replies: What models replied to ``model_requests``, and code to ``python_calls``.
+            replies: What models replied to ``model_requests``, and code to ``python_call``.
         """
         replies = replies or {}
         if not isinstance(grader, MultiGrader):

@@ -10,7 +10,7 @@ from typing import Any
 
 from ftpipe.errors import FtpipeError
 from ftpipe.formatting import sanitize_line
-from ftpipe.grading.grader_types import GraderError, PythonGrader
+from ftpipe.grading.grader_types import GraderError
 from ftpipe.grading.graders import (
     TYPES_OF_JOBS,
     GradingContext,
@@ -19,6 +19,7 @@ from ftpipe.grading.graders import (
     item_templates,
     parse_grader,
     parts_of,
+    sources_of,
 )
 from ftpipe.grading.python_grader import OPTION, RUNTIME_ERROR, RunPython, SandboxError
 from ftpipe.grading.score_model import PARSE_ERROR, REFUSAL_ERROR, SERVER_ERROR, AskModels, ModelReply
@@ -160,7 +161,7 @@ class RewardFunction:
         Raises:
             RewardError: The grader fails, or a score is not a finite number.
         """
-        contexts = [_context(item, answer) for item, answer in answers]
+        contexts = [context_of_text(item, answer) for item, answer in answers]
         replies = self._replies(contexts, check_cancelled)
         parts = parts_of(self._grader)
         has_parts = isinstance(self._grader, MultiGrader) or any(replies)
@@ -182,12 +183,10 @@ class RewardFunction:
         bodies = [body for one in requests for body in one.values()]
         answers = iter(self._ask(bodies, check_cancelled) if bodies else ())
         replies: list[dict[str, Reply]] = [{name: next(answers) for name in one} for one in requests]
-        calls = [context.python_calls(self._grader) for context in contexts]
-        for name, part in parts_of(self._grader).items():
-            if isinstance(part, PythonGrader):
-                results = self._run_python(part.source, [one[name][1] for one in calls], check_cancelled)
-                for own, result in zip(replies, results, strict=True):
-                    own[name] = result
+        for name, source in sources_of(self._grader).items():
+            results = self._run_python(source, [context.python_call() for context in contexts], check_cancelled)
+            for own, result in zip(replies, results, strict=True):
+                own[name] = result
         return replies
 
     def _run_python(
@@ -233,6 +232,7 @@ def _refuse_failing_grader(grades: Grades) -> None:
         raise RewardError(message, HINTS[error])
 
 
-def _context(item: Mapping[str, Any], answer: str) -> GradingContext:
+def context_of_text(item: Mapping[str, Any], answer: str) -> GradingContext:
+    """What a grader sees of the text of an answer, in which tool calls are parsed."""
     calls = parse_tool_calls(answer)
     return GradingContext(item, answer, calls[1] if calls else ())

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ftpipe.grading.grader_types import GraderError, PythonGrader, ScoreModel, Template
+from ftpipe.grading.grader_types import GraderError, ScoreModel, Template
 from ftpipe.grading.graders import (
     TYPES_OF_JOBS,
     UNSUPPORTED,
@@ -17,13 +17,14 @@ from ftpipe.grading.graders import (
     Reply,
     parse_grader,
     parts_of,
+    sources_of,
 )
 from ftpipe.grading.python_grader import OPTION, RUNTIME_ERROR, PythonResult, SandboxError, run_python
 from ftpipe.grading.score_model import SERVER_ERROR, ModelReply
-from ftpipe.inference.tool_call_parser import parse_tool_calls
 from ftpipe.server.api.schemas import RequestModel, validate_body
 from ftpipe.server.grader_models import GraderModels
 from ftpipe.server.protocol import ApiRequest, bad_request
+from ftpipe.training.rewards import context_of_text
 
 # fmt: off
 ERROR_FLAGS = (
@@ -69,9 +70,8 @@ class GradersApi:
         """Check a grader and return it."""
         request = validate_body(ValidateRequest, call.body)
         grader = self._parse(request.grader, call.owner)
-        for part in parts_of(grader).values():
-            if isinstance(part, PythonGrader):
-                _run_python(part.source, [], call)
+        for source in sources_of(grader).values():
+            _run_python(source, [], call)
         return {"grader": request.grader}
 
     def run(self, call: ApiRequest) -> Mapping[str, Any]:
@@ -79,13 +79,12 @@ class GradersApi:
         request = validate_body(RunRequest, call.body)
         grader = self._parse(request.grader, call.owner)
         started = time.perf_counter()
-        calls = parse_tool_calls(request.model_sample)
-        grading = GradingContext(request.item or {}, request.model_sample, calls[1] if calls else ())
+        grading = context_of_text(request.item or {}, request.model_sample)
         requests = grading.model_requests(grader)
         answers = self._models.ask(call.owner, list(requests.values()), call.cancel_token)
         replies: dict[str, Reply] = dict(zip(requests, answers, strict=True))
-        for name, (source, arguments) in grading.python_calls(grader).items():
-            (replies[name],) = _run_python(source, [arguments], call)
+        for name, source in sources_of(grader).items():
+            (replies[name],) = _run_python(source, [grading.python_call()], call)
         reward = grading.score(grader, replies)
         return _run_object(grader, reward, grading, replies, time.perf_counter() - started)
 
@@ -116,13 +115,12 @@ def grader_from_request(
     Raises:
         ApiError: 400 that says which field is wrong, or why this grader is not supported.
     """
-    refused = set() if allow_python else {"python"}
     try:
         grader = parse_grader(
             fields,
             path,
             validate=lambda model, part, at: validate_body(model, part, f"{at}."),
-            types={kind: fields for kind, fields in TYPES_OF_JOBS.items() if kind not in refused},
+            types={kind: model for kind, model in TYPES_OF_JOBS.items() if allow_python or kind != "python"},
             unsupported={**UNSUPPORTED, "python": f"it runs code, which `ftpipe serve` does only with {OPTION}"},
         )
     except GraderError as exc:
