@@ -85,16 +85,15 @@ class _StackedLayer:
 class RowOwners:
     """The number of each row's adapter in a stack, or -1."""
 
-    numbers: torch.Tensor
-    is_single: bool
-    """Whether all rows have the only adapter of the stack."""
+    numbers: torch.Tensor | None = None
+    """``None`` if all rows have the only adapter of the stack."""
     _masks: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict)
 
     def mask(self, widths: tuple[int, ...]) -> torch.Tensor | None:
         """Which columns each row does not have; ``None`` if it has all."""
         import torch
 
-        if self.is_single:
+        if self.numbers is None:
             return None
         if widths not in self._masks:
             device = self.numbers.device
@@ -186,6 +185,8 @@ class LoraAdapters:
             counts: Rows of each sequence.
             total: Number of rows; those behind the rows of the sequences can have any adapter.
         """
+        import torch
+
         needed = dict.fromkeys(adapter for adapter in adapters if adapter is not None)
         for adapter in needed:
             self.load(adapter, needed)
@@ -197,21 +198,18 @@ class LoraAdapters:
                 for _ in range(count)
             ]
             numbers += numbers[-1:] * (total - len(numbers))
-            return LoraRows(((stack, 0, total, self._owners(numbers, is_single=len(paths) == 1)),))
+            is_single = len(paths) == 1 and -1 not in numbers
+            owners = RowOwners() if is_single else RowOwners(torch.tensor(numbers, device=self._device))
+            return LoraRows(((stack, 0, total, owners),))
         parts: list[tuple[LoraStack, int, int, RowOwners]] = []
         start = 0
         for own, members in groupby(zip(adapters, counts, strict=True), key=itemgetter(0)):
             end = start + sum(count for _, count in members)
             end = total if end == sum(counts) else end
             if own is not None:
-                parts.append((self._adapters[own].stack, start, end, self._owners([0] * (end - start), is_single=True)))
+                parts.append((self._adapters[own].stack, start, end, RowOwners()))
             start = end
         return LoraRows(tuple(parts))
-
-    def _owners(self, numbers: list[int], *, is_single: bool) -> RowOwners:
-        import torch
-
-        return RowOwners(torch.tensor(numbers, device=self._device), is_single and -1 not in numbers)
 
     def _shared_stack(self, needed: Sequence[Path]) -> tuple[tuple[Path, ...], LoraStack]:
         """A stack of these adapters, or of at most twice as many: not each answer that ends changes it."""

@@ -87,13 +87,7 @@ class Scheduler:
         """Append a chunk to prompts and a token to answers; nothing if there are none."""
         self._steps += 1
         self._remove_cancelled()
-        present = [*self._running, *self._waiting]
-        self._admit(self._light(_interactive(present) or present))
-        admitting = 0.0
-        if self._waiting and (not self._running or not self._allowance.is_used_up):
-            started = self._clock()
-            self._admit({generation.account for generation in self._waiting})
-            admitting = self._clock() - started
+        admitting = self._admit_waiting() if self._waiting else 0.0
         candidates = _interactive(self._running)
         if not candidates or self._steps % BATCH_STEP_INTERVAL == 0:
             candidates = self._running
@@ -157,6 +151,15 @@ class Scheduler:
         for generation in [generation for generation in self._running if generation.is_cancelled]:
             self._remove(generation)
         self._waiting = deque(generation for generation in self._waiting if not generation.is_cancelled)
+
+    def _admit_waiting(self) -> float:
+        """Begin waiting answers; returns the seconds for those of owners who used much."""
+        present = [*self._running, *self._waiting]
+        self._admit(self._light(_interactive(present) or present))
+        started = self._clock()
+        if self._waiting and (not self._running or not self._allowance.is_used_up):
+            self._admit({generation.account for generation in self._waiting})
+        return self._clock() - started
 
     def _admit(self, accounts: Collection[Account]) -> None:
         """Begin waiting answers of some accounts, in turn for each owner, as long as there is room."""
